@@ -1,0 +1,1 @@
+"""Runs and tables: `python -m experiments` lists the commands."""

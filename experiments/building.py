@@ -1,0 +1,297 @@
+"""From a config to the functions of a run: network, transform, optimizer, compiled steps.
+
+A `Program` does not depend on the seed, nor on where results go: runs that differ in these alone share it and its compiled
+functions, as long as they share a process.
+"""
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from experiments import configuration, stages
+from lightjax import artifact, data, distill, graph, models, quantize
+from lightjax.core import rngs, specs, trees
+from lightjax.core.transform import Own, chain
+from lightjax.core.typing import Array, PyTree, Variables
+from lightjax.data import augment
+from lightjax.train import compression, devices, optimizers
+from lightjax.train import state as states
+from lightjax.train import step as steps
+from lightjax.train.compression import Compressed
+from lightjax.train.state import TrainState
+
+EVALUATION_BATCH = 500
+
+
+class Program(NamedTuple):
+  """Everything of a run that its seed does not change.
+
+  Attributes:
+    compressed: the network under its chain.
+    splits: the data.
+    mesh: devices that share a batch.
+    steps: of the whole run.
+    epoch_steps: of an epoch.
+    settled: first step after which no mask moves; a network is not judged the best before.
+    initial: (seed, start variables or None) -> the state before the first step.
+    advance: (state, key, batch, teacher) -> state; jitted.
+    batches: (seed, first step) -> iterator of batches for `advance`.
+    evaluate: (split, variables, own) -> {'accuracy', 'loss', 'examples'}.
+    diagnose: (state, seed, failed step, gradient leaf) -> text.
+    logits: (variables, own, images as stored) -> logits of the simulation.
+    stored_logits: (artifact, images as stored) -> logits of the network that was stored.
+  """
+  compressed: Compressed
+  splits: data.Splits
+  mesh: Mesh
+  steps: int
+  epoch_steps: int
+  settled: int
+  initial: Callable[[int, Variables | None], TrainState]
+  advance: Callable[..., TrainState]
+  batches: Callable[[int, int], Iterator[Any]]
+  evaluate: Callable[[str, Variables, Own], dict[str, float]]
+  diagnose: Callable[[TrainState, int, int, int], str]
+  logits: Callable[[Variables, Own, Array], Array]
+  stored_logits: Callable[[artifact.Stored, Array], Array]
+
+
+def program(config: ml_collections.ConfigDict, teacher: Program | None = None) -> Program:
+  """The program of a config; equal configs (their seed apart) get the same one.
+
+  Args:
+    config: complete.
+    teacher: the teacher's program, where the config distils.
+  Returns:
+    The program, its functions not yet compiled.
+  """
+  fields = configuration.flatten(config)
+  key = {field: value for field, value in fields.items() if field not in ('seed', 'name')}
+  name = json.dumps(specs.canonical(key))
+  if name not in _programs:
+    if len(_programs) == _KEPT:
+      _programs.pop(next(iter(_programs)))
+    _programs[name] = _build(config, teacher)
+  return _programs[name]
+
+
+_programs: dict[str, Program] = {}
+_KEPT = 16  # compiled functions are large; a worker sees the rows of a table one after another
+
+
+def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Program:
+  splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
+  info = splits.info
+  model = network(config, classes=info.classes)
+  example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
+  shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), example)
+  epoch_steps = data.steps_per_epoch(len(splits.train), config.batch_size)
+  run = stages.Run(steps=epoch_steps * config.epochs)
+  compressed = compression.bind(model, shapes, _chain(config, run), example)
+
+  optimizer = _optimizer(config, run.steps, epoch_steps)
+  over = devices.mesh(config.devices or len(jax.devices()))
+  normalize = functools.partial(data.normalize, mean=info.mean, std=info.std)
+  step = steps.training_step(
+    compressed, optimizer, prepare=_preparation(config, normalize), label_smoothing=config.label_smoothing,
+    average=config.average, distillation=None if teacher is None else _distillation(config, teacher))
+  logits = jax.jit(lambda variables, own, images: compressed.apply(variables, own, normalize(images)))
+  feed, advance = _feed(config, splits, over, step)
+
+  def stored_logits(stored: artifact.Stored, images: Array) -> Array:
+    @jax.jit
+    def forward(variables: Variables, images: Array) -> Array:
+      with nn.intercept_methods(quantize.frozen_interceptor(stored.encoded.activations)):
+        return model.apply(variables, normalize(images))
+
+    return forward(stored.variables, images)
+
+  @jax.jit
+  def initialize(key: Array) -> Variables:
+    return model.init(key, jnp.zeros((1, *info.shape), jnp.float32), train=False)
+
+  def initial(seed: int, start: Variables | None) -> TrainState:
+    # A key of the `rbg` generator: with threefry, compiling `init` takes several times as long.
+    variables = initialize(jax.random.key(seed, impl='rbg')) if start is None else _checked_start(start, shapes)
+    own = compressed.init(variables, key=rngs.fold(rngs.root(seed), 'transform'))
+    return devices.replicate(states.create(variables, own, optimizer, averaged=config.average > 0), over)
+
+  def diagnose(state: TrainState, seed: int, failed: int, leaf: int) -> str:
+    images, _ = splits.train.take(data.batch_indices(
+      failed, seed=seed, size=len(splits.train), batch_size=config.batch_size))
+    view = compressed.transform.view({**state.collections, 'params': state.params}, state.own, None)
+    place = graph.first_nonfinite(functools.partial(model.apply), view, normalize(jnp.asarray(images)))
+    if place is None:
+      names = ['the loss', *(f'the gradient of {path!r}' for path in trees.flatten(state.params))]
+      return f'{names[leaf]} is not finite; lower the learning rate, or clip the gradient with clip_norm.'
+    return f'the output of {place} is not finite; lower the learning rate, or look at its input.'
+
+  return Program(
+    compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
+    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, logits, stored_logits)
+
+
+def network(config: ml_collections.ConfigDict, *, classes: int) -> nn.Module:
+  """The config's network, in its precision, for a number of classes."""
+  fields = dict(config.model)
+  name = fields.pop('name')
+  constructor = specs.resolve(name, models, field='model.name')
+  dtype = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}.get(config.precision)
+  if dtype is None:
+    raise specs.SpecError(f"precision={config.precision!r} is none of 'float32', 'bfloat16'.")
+  return specs.call(constructor, fields, field='model', **{'classes': classes} | (
+    {} if config.precision == 'float32' else {'dtype': dtype}))
+
+
+def _data_options(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
+  """Arguments of a source of its own, such as the shape of synthetic images."""
+  general = configuration.default().data
+  augmentations = tuple(config.data.augment)
+  return tuple(
+    (key, value) for key, value in config.data.items() if key not in general and key not in augmentations)
+
+
+@functools.lru_cache(maxsize=4)
+def _splits(name: str, folder: str, validation: float, options: tuple[tuple[str, Any], ...]) -> data.Splits:
+  return specs.call(
+    functools.partial(data.load, name, dir=folder or None, validation=validation), dict(options), field='data')
+
+
+def _chain(config: ml_collections.ConfigDict, run: stages.Run) -> Any:
+  for name in config.compress.stages:
+    if name not in config.compress or name == 'stages':
+      raise specs.SpecError(f'compress.stages names {name!r}, but there is no field compress.{name}.')
+  return chain(*(
+    stages.build(run, dict(config.compress[name]), field=f'compress.{name}') for name in config.compress.stages))
+
+
+def _settled(config: ml_collections.ConfigDict, run: stages.Run) -> int:
+  ends = [config.compress[name].get('end', 0.0) for name in config.compress.stages]
+  return round(max(ends, default=0.0) * run.steps)
+
+
+def _optimizer(config: ml_collections.ConfigDict, total: int, epoch_steps: int) -> Any:
+  rate_fields = dict(config.learning_rate)
+  schedule = specs.resolve(rate_fields.pop('schedule'), optimizers, field='learning_rate.schedule')
+  warmup = round(rate_fields.pop('warmup_epochs') * epoch_steps)
+  rate = specs.call(schedule, rate_fields, field='learning_rate', total=total, warmup=warmup)
+  fields = dict(config.optimizer)
+  base = specs.resolve(fields.pop('name'), optimizers, field='optimizer.name')
+  specs.check(base, fields, 2, field='optimizer')
+  return optimizers.optimizer(
+    base, rate, weight_decay=config.weight_decay, no_decay=config.no_decay, clip_norm=config.clip_norm, **fields)
+
+
+def _preparation(config: ml_collections.ConfigDict, normalize: Callable[..., Array]) -> Callable[[Array, Array], Array]:
+  """Normalization, then the augmentations in order, each with a key of its own.
+
+  They come after it so that what they pad and erase with is the mean, as in the ResNet papers' recipe.
+  """
+  parts = []
+  for name in config.data.augment:
+    function = specs.resolve(name, augment, field='data.augment')
+    fields = dict(config.data.get(name, {}))
+    specs.check(function, fields, 2, field=f'data.{name}')
+    parts.append((name, functools.partial(function, **fields)))
+
+  def prepare(key: Array, images: Array) -> Array:
+    images = normalize(images)
+    for name, function in parts:
+      images = function(rngs.fold(key, name), images)
+    return images
+
+  return prepare
+
+
+def _distillation(config: ml_collections.ConfigDict, teacher: Program) -> steps.Distillation:
+  criterion = specs.resolve(config.distill.loss, distill.losses, field='distill.loss')
+  hyper = dict(config.distill.hyper)
+  specs.check(criterion, hyper, 2, field='distill.hyper')
+
+  def apply(taught: PyTree, images: Array) -> Array:
+    variables, own = taught
+    return teacher.compressed.apply(variables, own, images)
+
+  return steps.Distillation(apply, criterion, config.distill.weight, hyper)
+
+
+def _feed(
+  config: ml_collections.ConfigDict, splits: data.Splits, over: Mesh, step: Callable[..., TrainState]
+) -> tuple[Callable[[int, int], Iterator[Any]], Callable[..., TrainState]]:
+  """How batches reach the step: indices into images that live on the device, or images that a reader streams."""
+  size, batch_size = len(splits.train), config.batch_size
+  if batch_size % over.size:
+    raise specs.SpecError(f'batch_size={batch_size} does not divide over devices={over.size}.')
+  if config.data.path == 'memory':
+    images, labels = devices.replicate(splits.train.arrays(), over)
+
+    def gathered(state: TrainState, key: Array, batch: Any, teacher: PyTree, images: Array, labels: Array) -> TrainState:
+      return step(state, key, images[batch], labels[batch], teacher)
+
+    compiled = jax.jit(gathered, donate_argnums=0)
+
+    def advance(state: TrainState, key: Array, batch: Any, teacher: PyTree) -> TrainState:
+      return compiled(state, key, batch, teacher, images, labels)
+
+    def indices(seed: int, first: int) -> Iterator[Any]:
+      while True:
+        batch = data.batch_indices(first, seed=seed, size=size, batch_size=batch_size)
+        yield devices.shard([batch], over)[0]
+        first += 1
+
+    return indices, advance
+  if config.data.path != 'stream':
+    raise specs.SpecError(f"data.path={config.data.path!r} is none of 'memory', 'stream'.")
+  streamed = jax.jit(
+    lambda state, key, batch, teacher: step(state, key, batch[0], batch[1], teacher), donate_argnums=0)
+  last = data.steps_per_epoch(size, batch_size) * config.epochs
+
+  def batches(seed: int, first: int) -> Iterator[Any]:
+    reader = data.stream(
+      splits.train, seed=seed, batch_size=batch_size, start_step=first, stop_step=last, workers=config.data.workers)
+    for batch in reader:
+      yield devices.shard([batch['image'], batch['label']], over)
+
+  return batches, streamed
+
+
+def _evaluation(
+  splits: data.Splits, over: Mesh, step: Callable[..., dict[str, Array]]
+) -> Callable[[str, Variables, Own], dict[str, float]]:
+  compiled = jax.jit(step)
+  batch_size = EVALUATION_BATCH - EVALUATION_BATCH % over.size
+
+  def evaluate(split: str, variables: Variables, own: Own) -> dict[str, float]:
+    sums = []
+    for batch in data.evaluation_batches(getattr(splits, split), batch_size):
+      images, labels, valid = devices.shard([batch['image'], batch['label'], batch['mask']], over)
+      sums.append(compiled(variables, own, images, labels, valid))
+    total = jax.tree.map(lambda *parts: float(np.sum(parts)), *sums)
+    return {
+      'accuracy': total['correct'] / total['examples'], 'loss': total['loss'] / total['examples'],
+      'examples': total['examples'],
+    }
+
+  return evaluate
+
+
+def _checked_start(start: Variables, shapes: Variables) -> Variables:
+  """The variables of another run, if they fit this network."""
+  ours, theirs = (
+    {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    for tree in (shapes, start))
+  for path in sorted({*ours, *theirs}):
+    if ours.get(path) != theirs.get(path):
+      raise specs.SpecError(
+        f'start: {path} has shape {theirs.get(path)} in the run to start from and {ours.get(path)} here; '
+        'the two networks must be the same.')
+  return start

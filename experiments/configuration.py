@@ -1,0 +1,178 @@
+"""What a config of an experiment can say: every field with its default, reading config files, overriding fields.
+
+A config file is a fork of `default()`: a function `get_config(arg='')` that starts from it and sets what its experiment is
+about. Fields that stay at their default do not enter the identity of a run, so that a new field leaves old results valid.
+"""
+from __future__ import annotations
+
+import ast
+import importlib.util
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import ml_collections
+
+from lightjax.core import trees
+from lightjax.core.specs import SpecError, canonical
+
+FOLDER = pathlib.Path(__file__).parent / 'configs'
+
+# What a run is not about: names, places, logging, and how the work is laid out. No part of a run's identity.
+INCIDENTAL = ('name', 'devices', 'data.dir', 'data.path', 'data.workers', 'checkpoint', 'tensorboard')
+
+
+def default() -> ml_collections.ConfigDict:
+  """Every field with its default; the comments say what it means."""
+  config = ml_collections.ConfigDict()
+  config.name = ''  # for tables and messages
+  config.seed = 0  # initialization, order of examples, augmentation
+  config.devices = 1  # devices that share a batch; 0: all of the process (on CPU one virtual device a core)
+  config.tensorboard = False  # event files beside metrics.jsonl
+  config.smoke = False  # a run of seconds on synthetic images, see `smoke`
+
+  config.model = ml_collections.ConfigDict({'name': ''}, allow_dotted_keys=False)  # and the network's own arguments
+  config.precision = 'float32'  # or 'bfloat16': compute only; params and statistics stay float32
+
+  config.data = ml_collections.ConfigDict({
+    'name': 'fashion_mnist_mini',  # see lightjax.data.load
+    'dir': '',  # a user's own files, or where TFDS keeps its sets
+    'path': 'memory',  # 'memory': gathered on the device; 'stream': read by grain while training
+    'workers': 0,  # processes of the streaming path
+    'validation': 0.1,  # ratio of the training set held out, the same for all seeds
+    'augment': (),  # names of lightjax.data.augment, in order; their arguments in a field of that name
+  })
+
+  config.batch_size = 128
+  config.epochs = 1
+  config.optimizer = ml_collections.ConfigDict({'name': 'sgd'})  # lightjax.train.optimizers; and its own arguments
+  config.learning_rate = ml_collections.ConfigDict({'schedule': 'cosine', 'peak': 0.1, 'warmup_epochs': 0.0})
+  config.weight_decay = 0.0
+  config.no_decay = ('.*/bias', '.*/scale')  # patterns of paths
+  config.clip_norm = 0.0  # of the gradient, 0 for none
+  config.label_smoothing = 0.0
+  config.average = 0.0  # decay of the params' moving average, 0 for none
+
+  # Compression: the names of stages in order, each with a field of its name (see experiments/stages.py).
+  config.compress = ml_collections.ConfigDict({'stages': ()})
+
+  # Another run that this one starts from, or is taught by: a config file and pairs (field, value) over it. It has this
+  # run's seed, and is trained first where it does not exist yet.
+  config.start = ml_collections.ConfigDict({'config': '', 'overrides': ()})
+  config.distill = ml_collections.ConfigDict({
+    'config': '', 'overrides': (),  # the teacher
+    'loss': 'temperature',  # a name of lightjax.distill.losses; its arguments in `hyper`
+    'hyper': ml_collections.ConfigDict({'temperature': 4.0}),
+    'weight': 0.9,  # of the teacher's term; the labels' term has 1 - weight
+  })
+  config.checkpoint = ml_collections.ConfigDict({'seconds': 60.0, 'keep': 2})
+  return config
+
+
+def load(name: str, *, relative_to: pathlib.Path | None = None) -> ml_collections.ConfigDict:
+  """A config by its file.
+
+  Args:
+    name: a path, or a file of experiments/configs; 'file.py:arg' passes an argument to `get_config`.
+    relative_to: folder that is looked into first.
+  Returns:
+    The locked config.
+  Raises:
+    SpecError: no such file (the nearest are named), or it has no `get_config`.
+  """
+  file, _, argument = name.partition(':')
+  places = [pathlib.Path(file), FOLDER / file]
+  if relative_to is not None:
+    places.insert(0, relative_to / file)
+  place = next((each for each in places if each.is_file()), None)
+  if place is None:
+    known = [each.name for each in FOLDER.glob('*.py')]
+    raise SpecError(f'config {name!r}: no such file here or in {FOLDER}; nearest: {trees.nearest(file, known)}.')
+  spec = importlib.util.spec_from_file_location(f'config_{place.stem}', place)
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, 'get_config'):
+    raise SpecError(f'config {place}: it has no function get_config(arg).')
+  config = module.get_config(argument) if argument else module.get_config()
+  config.name = config.name or place.stem
+  return config.lock()
+
+
+def override(config: ml_collections.ConfigDict, changes: Iterable[tuple[str, Any]]) -> ml_collections.ConfigDict:
+  """A copy with some fields changed.
+
+  Args:
+    config: stays as it is.
+    changes: pairs ('compress.prune.sparsity', 0.9); the field must exist.
+  Returns:
+    The changed copy, locked.
+  Raises:
+    SpecError: no such field (the nearest are named), or a value of another type.
+  """
+  changed = ml_collections.ConfigDict(config.copy_and_resolve_references())
+  changed.lock()
+  for field, value in changes:
+    try:
+      changed.update_from_flattened_dict({field: value})
+    except (KeyError, AttributeError) as error:
+      near = trees.nearest(field, flatten(config))
+      raise SpecError(f'config {config.name!r} has no field {field!r}; nearest: {near}.') from error
+    except TypeError as error:
+      raise SpecError(f'config field {field}={value!r}: {error}') from error
+  return changed
+
+
+# Shapes and classes of sets that a smoke run imitates; any other set is taken for CIFAR-10.
+_MOCK = {
+  'fashion_mnist_mini': ((28, 28, 1), 10), 'fashion_mnist': ((28, 28, 1), 10), 'mnist': ((28, 28, 1), 10),
+  'cifar10': ((32, 32, 3), 10), 'cifar100': ((32, 32, 3), 100), 'imagenet2012': ((64, 64, 3), 1000),
+}
+
+
+def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The same experiment as a run of seconds: one epoch of four batches of synthetic images of the set's shape."""
+  shape, classes = _MOCK.get(config.data.name, _MOCK['cifar10'])
+  small = ml_collections.ConfigDict(config.copy_and_resolve_references())
+  small.smoke = True
+  small.epochs, small.batch_size, small.devices = 1, 16, 1
+  small.data.update({'name': 'synthetic', 'dir': '', 'validation': 0.25})
+  small.data.update({'shape': shape, 'classes': classes, 'examples': 160})
+  for name in small.compress.stages:
+    if 'every' in small.compress[name]:
+      small.compress[name].every = 1
+  return small.lock()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Dotted field to value, nested fields resolved."""
+  flat: dict[str, Any] = {}
+  for key in config:
+    value = config[key]
+    flat |= flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping | ml_collections.ConfigDict) else {
+      f'{prefix}{key}': value}
+  return flat
+
+
+def essential(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The fields that differ from their default, without what a run is not about; dotted field to canonical value."""
+  defaults = flatten(default())
+  return {
+    field: canonical(value) for field, value in sorted(flatten(config).items())
+    if not any(field == each or field.startswith(f'{each}.') for each in INCIDENTAL)
+    and (field not in defaults or canonical(defaults[field]) != canonical(value))
+  }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+  """How two essential configs differ, as text for a message."""
+  fields = [field for field in sorted({*one, *other}) if one.get(field) != other.get(field)]
+  return ', '.join(f'{field}: {one.get(field, "default")} against {other.get(field, "default")}' for field in fields)
+
+
+def parse_value(text: str) -> Any:
+  """A value as a command line gives it: a Python literal, else the text itself."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text

@@ -1,0 +1,288 @@
+"""The plots of a report, as SVG texts that follow the page's colours: accuracy against cost, curves, layers."""
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from experiments.engine import rendering
+from experiments.engine.errors import TableError
+
+if TYPE_CHECKING:
+  from experiments.engine.rendering import Line, Report
+
+# Okabe and Ito's colours, safe for the colour-blind, of middle lightness: legible on white and on dark grey.
+_COLOURS = ('#0b84c4', '#e07b00', '#0aa37a', '#cf5f9e', '#8a6fd1', '#c9a000', '#d1495b', '#5aa9d6')
+_MARKERS = (('o', '●'), ('s', '■'), ('^', '▲'), ('D', '◆'), ('v', '▼'), ('P', '✚'))
+_DASHES = ('-', (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1)))
+# Drawn in this colour, then replaced by the text colour of the page, light or dark.
+_INK = '#123456'
+_WIDTH, _HEIGHT = 6.4, 4.0
+
+
+class Plot(NamedTuple):
+  """One figure of the page."""
+  title: str
+  svg: str
+  is_wide: bool = False
+
+
+class Key(NamedTuple):
+  """One entry of the legend."""
+  name: str
+  colour: str
+  glyph: str
+
+
+def _series(made: Sequence[Line]) -> dict[str, int]:
+  """Rows that share their first label are one series."""
+  names = dict.fromkeys(str(next(iter(line.labels.values()), '')) for line in made)
+  return {name: index for index, name in enumerate(names)}
+
+
+def _of(line: Line, series: Mapping[str, int]) -> int:
+  return series[str(next(iter(line.labels.values()), ''))]
+
+
+def _style(index: int) -> tuple[str, str, str]:
+  marker, glyph = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
+  return _COLOURS[index % len(_COLOURS)], marker, glyph
+
+
+def legend(made: Sequence[Line]) -> list[Key]:
+  """The series of all plots, drawn once for the page.
+
+  Args:
+    made: lines.
+  Returns:
+    One entry a first label.
+  """
+  entries = []
+  for name, index in _series(made).items():
+    colour, _, glyph = _style(index)
+    entries.append(Key(name, colour, glyph))
+  return entries
+
+
+def _new(width: float, height: float) -> Any:
+  try:
+    import matplotlib
+    import matplotlib.figure
+  except ImportError as error:
+    raise TableError('the report needs jinja2 and matplotlib: pip install "lightjax[report]" (rows.jsonl is written).') from error
+  matplotlib.rcParams.update({
+      'svg.fonttype': 'none', 'svg.hashsalt': 'lightjax', 'font.family': 'DejaVu Sans', 'font.size': 10, 'text.color': _INK,
+      'axes.edgecolor': _INK, 'axes.labelcolor': _INK, 'xtick.color': _INK, 'ytick.color': _INK, 'axes.spines.top': False,
+      'axes.spines.right': False, 'axes.linewidth': 0.8, 'grid.color': _INK, 'grid.alpha': 0.12, 'grid.linewidth': 0.8})
+  return matplotlib.figure.Figure(figsize=(width, height), layout='constrained')
+
+
+def _svg(figure: Any, name: str) -> str:
+  """The figure as an element for an HTML page: no XML head, ids of its own, ink in the page's colour."""
+  file = io.StringIO()
+  figure.savefig(file, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
+  text = file.getvalue()
+  text = text[text.index('<svg'):].replace(_INK, 'currentColor')
+  text = re.sub(r"font: ([0-9.]+)px '[^']*'[^;\"]*", r'font-size: \1px', text)
+  text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+  text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
+  text = re.sub(r'url\(#([^)]+)\)', rf'url(#{name}-\1)', text)
+  return re.sub(r'<svg ', f'<svg role="img" aria-label="{name}" ', text, count=1)
+
+
+def _short(value: float) -> str:
+  """1.2K, 34M: for axes."""
+  for limit, letter in ((1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if abs(value) >= limit:
+      return f'{value / limit:.3g}{letter}'
+  return f'{value:.3g}'
+
+
+def _axis_of_costs(axes: Any, values: Sequence[float], name: str) -> None:
+  from matplotlib import ticker
+  low, high = min(values), max(values)
+  if low > 0 and high / low > 8:
+    axes.set_xscale('log')
+    axes.set_xlim(low / (high / low) ** 0.08, high * (high / low) ** 0.12)
+    decades = math.log10(high / low)
+    axes.xaxis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)))
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+  else:
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+    axes.margins(x=0.12)
+  axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _short(value)))
+  axes.set_xlabel(name)
+
+
+def _place(axes: Any, figure: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
+  """Labels beside points, each at the first of eight places where it covers neither a point nor a label; else none."""
+  figure.draw_without_rendering()
+  renderer = figure.canvas.get_renderer()
+  frame = axes.get_window_extent(renderer)
+  dots = [axes.transData.transform((x, y)) for x, y, _, _ in points]
+  taken: list[Any] = []
+  offsets = ((0, 8, 'center', 'bottom'), (0, -8, 'center', 'top'), (8, 0, 'left', 'center'), (-8, 0, 'right', 'center'),
+             (6, 6, 'left', 'bottom'), (-6, 6, 'right', 'bottom'), (6, -6, 'left', 'top'), (-6, -6, 'right', 'top'))
+  for index, (x, y, text, colour) in enumerate(points):
+    for dx, dy, horizontal, vertical in offsets:
+      label = axes.annotate(text, (x, y), (dx, dy), textcoords='offset points', ha=horizontal, va=vertical, fontsize=8.5, color=colour)
+      box = label.get_window_extent(renderer).expanded(1.04, 1.1)
+      covers = any(box.overlaps(other) for other in taken)
+      covers |= any(box.x0 - 5 < px < box.x1 + 5 and box.y0 - 4 < py < box.y1 + 4
+                    for other, (px, py) in enumerate(dots) if other != index)
+      if not covers and frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1 + 10:
+        taken.append(box)
+        break
+      label.remove()
+
+
+def _against(report: Report, made: Sequence[Line], cost: str) -> Plot | None:
+  """The metric against one cost; None when the cost does not vary."""
+  metric = report.table.metric
+  points = []
+  for line in made:
+    value = rendering.mean_metric(line, cost)
+    if line.summary is not None and value is not None:
+      points.append((value, line))
+  if len({value for value, _ in points}) < 2:
+    return None
+  scale = 100 if metric.rsplit('/', 1)[-1] in rendering.FRACTIONS else 1
+  figure = _new(_WIDTH, _HEIGHT)
+  axes = figure.add_subplot()
+  axes.grid(True)
+  axes.set_axisbelow(True)
+  series = _series(made)
+  labels = []
+  for index in series.values():
+    colour, marker, _ = _style(index)
+    own = sorted(((x, line) for x, line in points if _of(line, series) == index), key=lambda point: point[0])
+    xs, ys = [x for x, _ in own], [scale * line.summary.mean for _, line in own]  # type: ignore[union-attr]
+    spread = [0.0 if math.isnan(line.summary.std) else scale * line.summary.std for _, line in own]  # type: ignore[union-attr]
+    axes.errorbar(xs, ys, yerr=spread if any(spread) else None, color=colour, marker=marker, markersize=6, linewidth=1.4,
+                  elinewidth=1, capsize=2.5, alpha=0.95)
+    for x, y, (_, line) in zip(xs, ys, own, strict=True):
+      rest = ', '.join(str(value) for value in list(line.labels.values())[1:])
+      if rest:
+        labels.append((x, y, rest, colour))
+  _axis_of_costs(axes, [value for value, _ in points], rendering.title(cost))
+  axes.set_ylabel(rendering.title(metric))
+  axes.margins(y=0.14)
+  _place(axes, figure, labels)
+  name = metric.rsplit('/', 1)[-1]
+  return Plot(f'{name.capitalize()} against {rendering.title(cost)}', _svg(figure, f'against-{cost}'))
+
+
+def _mean_curve(line: Line, name: str) -> list[tuple[float, float]]:
+  """Mean over seeds at every point that all seeds with a curve have."""
+  curves = [dict(map(tuple, row['curves'][name])) for row in line.rows if name in row['curves']]
+  if not curves:
+    return []
+  common = sorted(set.intersection(*(set(curve) for curve in curves)))
+  return [(x, math.fsum(curve[x] for curve in curves) / len(curves)) for x in common]
+
+
+def _curve(report: Report, made: Sequence[Line], name: str) -> Plot | None:
+  """One quantity over training, a line a cell: the series' colour, dashes tell its cells apart."""
+  drawn = [(line, points) for line in made if len(points := _mean_curve(line, name)) > 1]
+  if not drawn:
+    return None
+  word = name.rsplit('/', 1)[-1]
+  scale = 100 if word in rendering.FRACTIONS else 1
+  figure = _new(_WIDTH, _HEIGHT)
+  axes = figure.add_subplot()
+  axes.grid(True)
+  axes.set_axisbelow(True)
+  series = _series(made)
+  count = dict.fromkeys(series.values(), 0)
+  for line, points in drawn:
+    index = _of(line, series)
+    axes.plot([x for x, _ in points], [scale * y for _, y in points], color=_style(index)[0], linewidth=1.5,
+              linestyle=_DASHES[count[index] % len(_DASHES)], alpha=0.9)
+    count[index] += 1
+  values = sorted(scale * y for _, points in drawn for _, y in points)
+  if word == 'loss' and values[0] > 0 and values[-1] / values[0] > 30:
+    axes.set_yscale('log')
+  elif word in rendering.FRACTIONS and values[-1] - values[0] > 40:
+    # The first epochs of a slow start would press all that matters into a line.
+    low = values[len(values) // 20]
+    axes.set_ylim(low - 0.05 * (values[-1] - low), values[-1] + 0.05 * (values[-1] - low))
+  axes.set_xlabel('epoch')
+  axes.set_ylabel(rendering.title(name))
+  axes.margins(x=0.02)
+  return Plot(f'{name.replace("/", " ").capitalize()} while training', _svg(figure, f'curve-{name.replace("/", "-")}'))
+
+
+def _shorten(path: str, length: int = 26) -> str:
+  return path if len(path) <= length else f'…{path[1 - length:]}'
+
+
+def _layers(made: Sequence[Line], field: str) -> list[Plot]:
+  """Cells by layers as colours: sparsity or bits; one picture for all cells of one network."""
+  groups: dict[tuple[str, ...], list[tuple[Line, list[float]]]] = {}
+  for line in made:
+    lists = [row['result'].get('layers') or [] for row in line.rows if row['status'] == 'done']
+    lists = [layers for layers in lists if layers and all(layer.get(field) is not None for layer in layers)]
+    if not lists:
+      continue
+    paths = tuple(layer['path'] for layer in lists[0])
+    same = [layers for layers in lists if tuple(layer['path'] for layer in layers) == paths]
+    means = [math.fsum(layers[index][field] for layers in same) / len(same) for index in range(len(paths))]
+    groups.setdefault(paths, []).append((line, means))
+  plots = []
+  dull = 1.0 if field == 'density' else 32.0
+  for number, (paths, cells) in enumerate(groups.items()):
+    if all(value == dull for _, means in cells for value in means):
+      continue
+    values = [[100 * (1 - value) if field == 'density' else value for value in means] for _, means in cells]
+    plots.append(_heat(values, [line.name for line, _ in cells], [_shorten(path) for path in paths],
+                       name=f'{field}-{number}', title='Sparsity by layer (%)' if field == 'density' else 'Bits by layer'))
+  return plots
+
+
+def _heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, name: str, title: str) -> Plot:
+  import matplotlib
+  from matplotlib import ticker
+  has_text = len(columns) <= 24
+  figure = _new(2 * _WIDTH, 1.3 + 0.30 * len(rows) + (0.9 if len(columns) <= 60 else 0.2))
+  axes = figure.add_subplot()
+  top = 100.0 if name.startswith('density') else max(8.0, *(value for row in values for value in row))
+  mesh = axes.pcolormesh([list(row) for row in values], cmap=matplotlib.colormaps['YlGnBu'], vmin=0, vmax=top,
+                         edgecolors='none', linewidth=0)
+  axes.invert_yaxis()
+  axes.set_yticks([index + 0.5 for index in range(len(rows))], [_shorten(row, 40) for row in rows], fontsize=9)
+  if len(columns) <= 60:
+    axes.set_xticks([index + 0.5 for index in range(len(columns))], columns, rotation=35, ha='right', rotation_mode='anchor',
+                    fontsize=9 if len(columns) <= 24 else 6.5)
+  else:
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
+    axes.set_xlabel('layer, from input to output')
+  axes.tick_params(length=0)
+  for side in axes.spines.values():
+    side.set_visible(False)
+  if has_text:
+    for (y, row), x in itertools.product(enumerate(values), range(len(columns))):
+      axes.text(x + 0.5, y + 0.5, f'{row[x]:.3g}', ha='center', va='center', fontsize=8.5,
+                color='#ffffff' if row[x] > 0.55 * top else '#1c2733')
+  else:
+    figure.colorbar(mesh, ax=axes, pad=0.01, aspect=30).outline.set_visible(False)
+  return Plot(title, _svg(figure, name), is_wide=True)
+
+
+def draw(report: Report, made: Sequence[Line]) -> list[Plot]:
+  """All plots for which the rows have something to show.
+
+  Args:
+    report: for the metric.
+    made: its lines.
+  Returns:
+    Plots in the order of the page.
+  Raises:
+    TableError: matplotlib is not installed.
+  """
+  names = dict.fromkeys(name for line in made for row in line.rows for name in row['curves'])
+  found = [_against(report, made, cost) for cost in ('bytes', 'macs', 'latency_ms')]
+  found += [_curve(report, made, name) for name in sorted(names, key=lambda name: (name.endswith('loss'), name))]
+  return [plot for plot in found if plot is not None] + _layers(made, 'density') + _layers(made, 'bits')

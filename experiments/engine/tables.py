@@ -1,0 +1,274 @@
+"""What a table file is: a docstring, BASE, SEEDS, METRIC, and cells() that yields labels and overrides.
+
+Optional: COLUMNS (metrics shown besides), PUBLISHED (figures with labels), HIGHER_IS_BETTER (for a metric of one's own).
+"""
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from experiments.engine import statistics
+from experiments.engine.errors import TableError, nearest
+from experiments.engine.published import Figure, attach
+
+FOLDER = pathlib.Path(__file__).parent.parent
+COLUMNS = ('params', 'nonzeros', 'macs', 'bytes', 'seconds')
+_OPTIONS = ('base', 'run', 'published')
+_SCALARS = (str, int, float, bool, type(None))
+
+
+class Cell(NamedTuple):
+  """One row of a table: what it is called, what it changes in its base config, and the figure beside it.
+
+  `run` is False for a cell that is declared and complete but not trained here; it shows a result when one is there.
+  """
+  labels: dict[str, Any]
+  overrides: dict[str, Any]
+  base: str
+  run: bool
+  figure: Figure | None
+
+
+class Table(NamedTuple):
+  """A table file, read."""
+  name: str
+  path: pathlib.Path
+  title: str
+  text: str
+  base: str
+  seeds: tuple[int, ...]
+  metric: str
+  is_higher_better: bool
+  columns: tuple[str, ...]
+  cells: tuple[Cell, ...]
+
+
+def _load(path: pathlib.Path) -> ModuleType:
+  """Runs a Python file as a module; whatever goes wrong inside becomes one line with its place."""
+  name = f'_lightjax_file_{path.stem}_{abs(hash(str(path)))}'
+  spec = importlib.util.spec_from_file_location(name, path)
+  if spec is None or spec.loader is None:
+    raise TableError(f'{path}: not a Python file.')
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module
+  _guarded(path, lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+  return module
+
+
+def _guarded(path: pathlib.Path, call: Callable[[], Any]) -> Any:
+  try:
+    return call()
+  except TableError as error:
+    raise TableError(f'{path.name}: {error}') from error
+  except Exception as error:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    where = f'{path}:{lines[-1]}' if lines else str(path)
+    raise TableError(f'{where}: {type(error).__name__}: {error}') from error
+
+
+def names() -> list[str]:
+  """Names of all tables in experiments/tables, sorted."""
+  return sorted(path.stem for path in (FOLDER / 'tables').glob('*.py') if not path.stem.startswith('_'))
+
+
+def find(name: str) -> pathlib.Path:
+  """The file of a table: experiments/tables/NAME.py, or a path to one's own.
+
+  Args:
+    name: a name without suffix, or a path that ends in .py.
+  Returns:
+    The absolute path.
+  Raises:
+    TableError: there is no such table; names the nearest.
+  """
+  if name.endswith('.py'):
+    path = pathlib.Path(name).resolve()
+    if not path.is_file():
+      raise TableError(f'--table={name}: no such file.')
+    return path
+  path = FOLDER / 'tables' / f'{name}.py'
+  if not path.is_file():
+    raise TableError(f'--table={name}: unknown table; {nearest(name, names())}. A path to a .py file is welcome too.')
+  return path
+
+
+def _figure(value: Any) -> Figure | None:
+  if value is None or isinstance(value, Figure):
+    return value
+  if isinstance(value, (int, float)):
+    return Figure(float(value))
+  if isinstance(value, Mapping):
+    return Figure(**value)
+  raise TableError(f'published={value!r}: want a number, a Figure, or a dict of its fields.')
+
+
+def _cell(item: Any, base: str) -> Cell:
+  if not isinstance(item, tuple) or len(item) not in (2, 3):
+    raise TableError(f'cells() yields (labels, overrides) or (labels, overrides, options), not {item!r}.')
+  labels, overrides = dict(item[0]), dict(item[1])
+  options = dict(item[2]) if len(item) == 3 else {}
+  for key in options:
+    if key not in _OPTIONS:
+      raise TableError(f'cell {labels}: unknown option {key!r}; {nearest(key, _OPTIONS)}.')
+  for key, value in labels.items():
+    if not isinstance(value, _SCALARS):
+      raise TableError(f'cell {labels}: the label {key!r} is a {type(value).__name__}; want a text or a number.')
+  return Cell(labels, overrides, options.get('base', base), bool(options.get('run', True)), _figure(options.get('published')))
+
+
+def load(name: str) -> Table:
+  """Reads a table file.
+
+  Args:
+    name: a table's name or a path, see `find`.
+  Returns:
+    The table with its cells, each with its base and published figure.
+  Raises:
+    TableError: no such table, a missing or malformed declaration, an error inside the file (with file and line), or two cells
+      with the same labels.
+  """
+  path = find(name)
+  module = _load(path)
+  for wanted in ('BASE', 'SEEDS', 'METRIC', 'cells'):
+    if not hasattr(module, wanted):
+      raise TableError(f'{path.name}: declares no {wanted}; a table has BASE, SEEDS, METRIC and cells().')
+  text = inspect.cleandoc(module.__doc__ or path.stem)
+  title, _, rest = text.partition('\n')
+
+  def read() -> list[Cell]:
+    cells = [_cell(item, module.BASE) for item in module.cells()]
+    if not cells:
+      raise TableError('cells() yields nothing.')
+    seen: set[tuple[Any, ...]] = set()
+    for cell in cells:
+      key = tuple(sorted((label, repr(value)) for label, value in cell.labels.items()))
+      if key in seen:
+        raise TableError(f'two cells are labelled {cell.labels}.')
+      seen.add(key)
+    figures = attach(list(getattr(module, 'PUBLISHED', ())), [cell.labels for cell in cells])
+    return [cell._replace(figure=cell.figure or figure) for cell, figure in zip(cells, figures, strict=True)]
+
+  cells = _guarded(path, read)
+  up = getattr(module, 'HIGHER_IS_BETTER', None)
+  return Table(name=path.stem, path=path, title=title.rstrip('.'), text=rest.strip(), base=module.BASE,
+               seeds=tuple(module.SEEDS), metric=module.METRIC,
+               is_higher_better=statistics.higher_is_better(module.METRIC) if up is None else bool(up),
+               columns=tuple(getattr(module, 'COLUMNS', COLUMNS)), cells=tuple(cells))
+
+
+def _leaves(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  for key in config:
+    value = config[key]
+    if isinstance(value, ml_collections.ConfigDict) and len(value):
+      yield from _leaves(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}', value
+
+
+def override(config: ml_collections.ConfigDict, key: str, value: Any, *, base: str) -> None:
+  """Sets one dotted key of a config that has it already.
+
+  Args:
+    config: changed in place.
+    key: such as 'compress.prune.sparsity'.
+    value: of the field's type.
+    base: name of the config, for the message.
+  Raises:
+    TableError: no such key (names the nearest), or a value of another type.
+  """
+  *parents, last = key.split('.')
+  node: Any = config
+  for part in parents:
+    node = node[part] if isinstance(node, ml_collections.ConfigDict) and part in node else None
+  if not isinstance(node, ml_collections.ConfigDict) or last not in node:
+    raise TableError(f'override {key!r}: not in {base}; {nearest(key, [name for name, _ in _leaves(config)])}.')
+  try:
+    node[last] = value
+  except (TypeError, ValueError) as error:
+    raise TableError(f'override {key}={value!r}: {base} has {node[last]!r} there, a {type(node[last]).__name__} ({error}).') from error
+
+
+@functools.cache
+def _config_module(path: pathlib.Path) -> ModuleType:
+  return _load(path)
+
+
+@functools.cache
+def _base(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
+  module = _config_module(path)
+  if not hasattr(module, 'get_config'):
+    raise TableError(f'{path}: a config file has get_config().')
+  return _guarded(path, lambda: module.get_config(argument) if argument else module.get_config())
+
+
+def _base_path(table: Table, base: str) -> tuple[pathlib.Path, str]:
+  """'file.py:argument', beside the table file or in experiments/configs."""
+  file, _, argument = base.partition(':')
+  for folder in (table.path.parent, FOLDER / 'configs'):
+    path = (folder / file).resolve()
+    if path.is_file():
+      return path, argument
+  known = [p.name for p in (FOLDER / 'configs').glob('*.py') if not p.name.startswith('_')]
+  raise TableError(f'{table.path.name}: no config {file!r} in experiments/configs nor beside the table; {nearest(file, known)}.')
+
+
+def bases(table: Table, *, smoke: bool = False) -> dict[str, dict[str, str]]:
+  """Every base config of a table, resolved, for its report.
+
+  Args:
+    table: the table.
+    smoke: the smoke variants instead.
+  Returns:
+    Name of the base to {dotted key: text of the value}.
+  """
+  found = {}
+  for base in dict.fromkeys(cell.base for cell in table.cells):
+    path, argument = _base_path(table, base)
+    if smoke:
+      argument = f'{argument},smoke' if argument else 'smoke'
+    found[base] = {key: repr(value) for key, value in _leaves(_base(path, argument))}
+  return found
+
+
+def build(table: Table, cell: Cell, *, seed: int, smoke: bool = False) -> ml_collections.ConfigDict:
+  """The complete config of one cell and seed.
+
+  With `smoke`, the base is `get_config('smoke')` (after a comma if BASE has an argument), and whatever the smoke variant changes
+  wins over the cell's overrides: a sweep over epochs stays a matter of seconds.
+
+  Args:
+    table: the table.
+    cell: one of its cells.
+    seed: goes to `config.seed`.
+    smoke: the variant that runs in seconds.
+  Returns:
+    A locked config of its own.
+  Raises:
+    TableError: no such base, or an override that does not fit it.
+  """
+  path, argument = _base_path(table, cell.base)
+  overrides = dict(cell.overrides)
+  base = _base(path, argument)
+  if smoke:
+    full = dict(_leaves(base))
+    base = _base(path, f'{argument},smoke' if argument else 'smoke')
+    small = dict(_leaves(base))
+    for key in overrides:
+      if key not in full and not any(name.startswith(f'{key}.') for name in full):
+        override(base.copy_and_resolve_references(), key, overrides[key], base=path.name)  # raises the error of an unknown key
+    overrides = {key: value for key, value in overrides.items() if small.get(key) == full.get(key)}
+  config = base.copy_and_resolve_references()
+  config.lock()
+  for key, value in overrides.items():
+    override(config, key, value, base=path.name)
+  override(config, 'seed', seed, base=path.name)
+  return config

@@ -1,0 +1,88 @@
+"""Stages of `config.compress`, by name: each turns its fields into a transform.
+
+A stage of your own is a function of the same form in a file of yours, `transform: 'my_file:my_stage'` in a config:
+(run, *, its fields) -> Transform.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from lightjax import quantize
+from lightjax.core import rules, schedules, specs
+from lightjax.core.transform import Transform, where
+from lightjax.prune import budgets, criteria, patterns
+from lightjax.prune import transforms as pruning
+
+__all__ = ['activations', 'prune', 'weights']
+
+
+class Run(NamedTuple):
+  """What a stage may know of the run: its length in steps."""
+  steps: int
+
+
+def prune(
+  run: Run, *, criterion: str, sparsity: float, budget: str, begin: float, end: float, every: int,
+  pattern: str = 'unstructured',
+) -> Transform:
+  """Pruning on a cubic schedule, or at one step where `begin` equals `end`.
+
+  Args:
+    run: its length.
+    criterion: a name of lightjax.prune.criteria, or 'my_file:my_criterion'.
+    sparsity: final ratio of zeros, 0..1.
+    budget: a name of lightjax.prune.budgets.
+    begin: when pruning begins, as a fraction of the run.
+    end: when the final sparsity is reached, likewise.
+    every: steps between two moves of the mask.
+    pattern: a name of lightjax.prune.patterns.
+  Returns:
+    The transform.
+  """
+  if not 0.0 <= begin <= end <= 1.0:
+    raise ValueError(f'begin={begin} and end={end} are fractions of the run, 0 <= begin <= end <= 1.')
+  first, last = round(begin * run.steps), round(end * run.steps)
+  schedule = (
+    schedules.one_shot(sparsity, begin=first) if first == last
+    else schedules.cubic(0.0, sparsity, begin=first, end=last)
+  )
+  return pruning.prune(
+    specs.resolve(criterion, criteria, field='criterion'),
+    specs.resolve(pattern, patterns, field='pattern'),
+    specs.resolve(budget, budgets, field='budget'),
+    schedule, every=every)
+
+
+def weights(run: Run, *, bits: int, per_channel: bool = True) -> Transform:
+  """Weights on an integer grid; see `lightjax.quantize.weights`."""
+  return quantize.weights(bits=bits, per_channel=per_channel)
+
+
+def activations(run: Run, *, bits: int, decay: float = 0.99) -> Transform:
+  """Inputs of layers on an integer grid; see `lightjax.quantize.activations`."""
+  return quantize.activations(bits=bits, decay=decay)
+
+
+def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:
+  """A stage from its config: `transform`, `rules`, `skip`, and the fields of its function.
+
+  Args:
+    run: its length.
+    fields: `transform` is a name of this module or 'my_file:my_stage'; `rules` are pairs (pattern, True or False), False
+      leaves alone; `skip` names the defaults that go before them.
+    field: where the fields stand in the config, for messages.
+  Returns:
+    The transform, under its rules.
+  """
+  own = dict(fields)
+  function = specs.resolve(own.pop('transform'), _namespace(), field=f'{field}.transform')
+  takes: Sequence[tuple[str, bool]] = own.pop('rules', (('.*', True),))
+  skip = tuple(own.pop('skip', rules.DEFAULT_SKIP))
+  stage = specs.call(function, own, run, field=field)
+  return where(tuple((pattern, stage if taken else None) for pattern, taken in takes), skip=skip)
+
+
+def _namespace() -> Any:
+  import sys
+  return sys.modules[__name__]

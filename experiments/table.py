@@ -1,0 +1,182 @@
+"""One table: trains what is missing, skips what is done, renders Markdown, LaTeX and an HTML page.
+
+  python -m experiments.table --table=NAME --jobs=2
+  python -m experiments.table --table=path/to/my_table.py --workdir=runs --results=experiments/results
+
+Interrupted (Ctrl-C, SIGTERM, kill -9), the same command resumes. Ends with 0; 1 when a row failed; 2 on a mistake in the command or in
+the table file; 130 after Ctrl-C (the workers save first; a second Ctrl-C does not wait for them).
+"""
+from __future__ import annotations
+
+import pathlib
+import signal
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import rich.console
+import rich.markup
+from absl import app, flags
+
+from experiments.engine import progress, rendering, rows, scheduling, tables
+from experiments.engine.errors import TableError
+
+TABLE = flags.DEFINE_string('table', None, 'Name of a file in experiments/tables, or a path to a table file of your own.')
+JOBS = flags.DEFINE_integer('jobs', 1, 'Worker processes; cores (and GPUs) are divided between them.')
+SEEDS = flags.DEFINE_list('seeds', None, 'Seeds to train now, instead of all that the table declares.')
+WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where units and tables are kept.')
+RESULTS = flags.DEFINE_string('results', None, 'Write rows and rendered table to RESULTS/NAME as well.')
+SMOKE = flags.DEFINE_bool('smoke', False, 'The variant that runs in seconds on bundled data, first seed only; its figures mean nothing.')
+TRAIN = flags.DEFINE_bool('train', True, 'Train what is missing; --notrain only shows what is there.')
+
+
+class Stopped(KeyboardInterrupt):
+  """SIGTERM or SIGHUP: ends like Ctrl-C, with the exit code 128 + signal."""
+
+
+def make_table(name: str, *, unit: ModuleType, jobs: int, workdir: pathlib.Path, console: rich.console.Console,
+               seeds: Sequence[int] | None = None, results: pathlib.Path | None = None, smoke: bool = False,
+               train: bool = True) -> int:
+  """Trains and renders one table.
+
+  Args:
+    name: of the table, or a path to its file.
+    unit: the module that runs a work unit (identify, prerequisites, run, result, NUMERICS); workers import it by its name.
+    jobs: number of worker processes.
+    workdir: units go to `<workdir>/units/<id>`, the table to `<workdir>/tables/<name>`.
+    console: where progress and the table are printed.
+    seeds: trained now; default all of the table's (its first, in a smoke run).
+    results: a second place for the table, to be committed.
+    smoke: run the smoke variant of every config.
+    train: train what is missing.
+  Returns:
+    Exit code: 0, or 1 when a unit failed.
+  Raises:
+    TableError: a mistake of the user.
+    OSError: a folder cannot be written.
+    KeyboardInterrupt: after the workers saved and the rows of what is done were written.
+  """
+  table = tables.load(name)
+  chosen = tuple(seeds) if seeds is not None else table.seeds[:1] if smoke else table.seeds
+  shown = chosen if smoke else tuple(dict.fromkeys((*table.seeds, *chosen)))
+  shares = scheduling.plan(jobs)
+  root = workdir / 'units'
+  label = f'{table.name}-smoke' if smoke else table.name
+  folders = [workdir / 'tables' / label] + ([results / label] if results is not None else [])
+  for folder in (root, *folders):
+    folder.mkdir(parents=True, exist_ok=True)
+  before = {row['id']: row for folder in reversed(folders) for row in rows.read(folder / 'rows.jsonl') if row['result']}
+
+  units: dict[str, scheduling.Unit] = {}
+  found: dict[str, dict[str, Any]] = {}
+  identities: dict[tuple[int, int], str] = {}
+  for number, cell in enumerate(table.cells):
+    for seed in shown:
+      title = f'{" ".join(map(str, cell.labels.values()))}, seed {seed}'
+      config = tables.build(table, cell, seed=seed, smoke=smoke)
+      try:
+        if train and cell.run and seed in chosen:
+          identity = scheduling.collect(unit, config, root=root, name=title, group=number, units=units, results=found)
+        else:
+          identity = unit.identify(config)
+          result = unit.result(root, identity)
+          if result is not None:
+            found[identity] = result
+      except (ValueError, TypeError, LookupError) as error:
+        raise TableError(f'{title}: {error}') from error
+      identities[number, seed] = identity
+
+  wanted = set(identities.values())
+  others = len(units.keys() - wanted)
+  console.print(f'[bold]{rich.markup.escape(table.title)}[/]: {len(wanted)} rows ({len(table.cells)} cells), '
+                f'{len(wanted & found.keys())} done, {len(units) - others} to train'
+                + (f', {others} other units first' if others else ''), highlight=False, soft_wrap=True)
+  errors: dict[str, str] = {}
+
+  def write_rows() -> tuple[list[dict[str, Any]], str]:
+    made = [rows.make(table.cells[number], seed=seed, identity=identity, unit=unit, root=root, result=found.get(identity),
+                      error=errors.get(identity), metric=table.metric, before=before)
+            for (number, seed), identity in identities.items()]
+    text = rows.dump(made)
+    for folder in folders:
+      rows.write_text(folder / 'rows.jsonl', text)
+    return made, text
+
+  def read_results() -> None:
+    for identity in units:
+      result = unit.result(root, identity)
+      if result is not None:
+        found[identity] = result
+
+  if units:
+    for index, share in enumerate(shares):
+      console.print(f'worker {index}: {share.text}', style='dim', highlight=False)
+    seen = progress.Progress(console, total=len(units), done=0, shares=shares, root=root)
+    try:
+      with seen.showing():
+        errors = scheduling.execute(units, unit=unit, root=root, shares=shares, listen=seen)
+    except KeyboardInterrupt:
+      read_results()
+      write_rows()
+      console.print(f'stopped: {len(units.keys() & found.keys())} of {len(units)} units done; the same command resumes.')
+      raise
+    read_results()
+
+  made, text = write_rows()
+  report = rendering.Report(table=table, rows=made, bases=tables.bases(table, smoke=smoke), is_smoke=smoke)
+  console.print(rendering.terminal(report))
+  for folder in folders:
+    for path in rendering.write(report, folder, rows_text=text):
+      console.print(f'wrote {path}', highlight=False, soft_wrap=True)
+  failed = [row for row in made if row['status'] == 'failed']
+  if failed:
+    console.print(f'{len(failed)} of {len(made)} rows failed; the same command tries them again.', style='red')
+  return 1 if failed else 0
+
+
+def _seeds(texts: Sequence[str] | None) -> list[int] | None:
+  if texts is None:
+    return None
+  try:
+    seeds = [int(text) for text in texts]
+  except ValueError:
+    raise TableError(f'--seeds={",".join(texts)}: want integers such as 0,1,2.') from None
+  if not seeds:
+    raise TableError('--seeds is empty: want integers such as 0,1,2.')
+  return seeds
+
+
+def _on_signal(number: int, frame: Any) -> None:
+  signal.signal(number, signal.SIG_IGN)
+  raise Stopped(number)
+
+
+def main(arguments: Sequence[str]) -> int:
+  """Parses what absl left and turns every mistake of the user into one line."""
+  console = rich.console.Console()
+  signal.signal(signal.SIGTERM, _on_signal)
+  signal.signal(signal.SIGHUP, _on_signal)
+  try:
+    if len(arguments) > 1:
+      raise TableError(f'{" ".join(arguments[1:])}: unexpected; flags are written --name=value.')
+    if TABLE.value is None:
+      raise TableError(f'--table=NAME is missing; tables: {", ".join(tables.names())}.')
+    from experiments import unit
+    return make_table(TABLE.value, unit=unit, jobs=JOBS.value, workdir=pathlib.Path(WORKDIR.value), console=console,
+                      seeds=_seeds(SEEDS.value), results=pathlib.Path(RESULTS.value) if RESULTS.value else None,
+                      smoke=SMOKE.value, train=TRAIN.value)
+  except TableError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+  except OSError as error:
+    print(f'error: {error.filename or "output"}: {error.strerror or error}', file=sys.stderr)
+    return 1
+  except Stopped as stop:
+    return 128 + stop.args[0]
+  except KeyboardInterrupt:
+    return 130
+
+
+if __name__ == '__main__':
+  app.run(main)

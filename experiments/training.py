@@ -1,0 +1,211 @@
+"""Training of one unit in its folder: resume, train, evaluate, store, measure."""
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from experiments import building, unit
+from experiments.building import Program
+from lightjax import artifact, measure
+from lightjax.core import rngs, specs, trees
+from lightjax.core.transform import Own
+from lightjax.core.typing import PyTree, Variables
+from lightjax.train import checkpoints, devices, health, loop, writers
+from lightjax.train.state import TrainState
+
+Finished = Callable[[ml_collections.ConfigDict], tuple[Variables, Own]]
+HELD = 64  # test images on which a stored network must repeat the simulation
+
+
+def program(config: ml_collections.ConfigDict) -> Program:
+  """The program of a config, its teacher's (and the teacher's own teacher's) included."""
+  teacher = unit.prerequisites(config).get('teacher')
+  return building.program(config, None if teacher is None else program(teacher))
+
+
+def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
+  """(variables, own) of a unit that is done, from its last checkpoint."""
+  place = root / unit.identify(config) / 'checkpoints'
+  like = _saved(program(config).initial(config.seed, None), None)
+  found = checkpoints.latest(place, like)
+  if found is None:
+    raise OSError(f'{place} holds no sound checkpoint; remove {place.parent} to train it again')
+  saved = found[1]
+  return saved['state'].variables(), saved['state'].own
+
+
+def train(
+  config: ml_collections.ConfigDict, folder: pathlib.Path, finished: Finished, progress: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+  """Train a unit, from its newest sound checkpoint if there is one.
+
+  Args:
+    config: complete.
+    folder: of the unit; checkpoints, metrics and the artifact are written there.
+    finished: config of a prerequisite -> its (variables, own).
+    progress: called with {'step', 'steps', 'phase', ...}.
+  Returns:
+    {'metrics', 'layers', 'versions', 'device'}.
+  """
+  progress({'step': 0, 'steps': 1, 'phase': 'building'})
+  health.check_compiler()
+  built = program(config)
+  _keep_topology(folder, built)
+  needed = unit.prerequisites(config)
+  start = finished(needed['start'])[0] if 'start' in needed else None
+  teacher = finished(needed['teacher']) if 'teacher' in needed else None
+  teacher = None if teacher is None else devices.replicate(teacher, built.mesh)
+
+  state = built.initial(config.seed, start)
+  key = devices.replicate(rngs.root(config.seed), built.mesh)
+  best = {'variables': state.variables(), 'own': state.own}
+  about: dict[str, Any] = {'seconds': 0.0, 'lines': 0, 'best_accuracy': -1.0, 'best_epoch': 0}
+  place = folder / 'checkpoints'
+  found = checkpoints.latest(place, _saved(state, best))
+  if found is not None:
+    saved = devices.replicate(found[1], built.mesh)
+    state, best = saved['state'], saved['best']
+    about = checkpoints.read(place, found[0])['about']
+  metrics = writers.Metrics(folder, lines=about['lines'], tensorboard=config.tensorboard)
+  clock = _Clock(about['seconds'])
+
+  def advance(state: TrainState, batch: Any) -> TrainState:
+    state = built.advance(state, key, batch, teacher)
+    clock.start(state)
+    return state
+
+  def end_epoch(state: TrainState, done: int) -> None:
+    clock.stop(state)
+    epoch = math.ceil(done / built.epoch_steps)
+    totals = {name: float(value) for name, value in state.totals.items()}
+    metrics.write(done, {
+      'epoch': epoch, 'split': 'train', 'loss': totals['loss'] / totals['examples'],
+      'accuracy': totals['correct'] / totals['examples'], 'seconds': round(clock.seconds, 3)})
+    if len(built.splits.validation):
+      seen = built.evaluate('validation', state.variables(), state.own)
+      metrics.write(done, {'epoch': epoch, 'split': 'validation', 'loss': seen['loss'], 'accuracy': seen['accuracy']})
+      if done >= built.settled and seen['accuracy'] > about['best_accuracy']:
+        about.update(best_accuracy=seen['accuracy'], best_epoch=epoch)
+        # A copy: the step donates the state's own buffers.
+        best.update(jax.tree.map(jnp.copy, {'variables': state.variables(), 'own': state.own}))
+    clock.start(state)
+
+  def save(state: TrainState) -> None:
+    clock.stop(state)
+    checkpoints.save(
+      place, int(state.step), _saved(state, best), keep=config.checkpoint.keep,
+      about={**about, 'seconds': clock.seconds, 'lines': metrics.lines})
+    clock.start(state)
+
+  def report(done: int, speed: float) -> None:
+    progress({
+      'step': done, 'steps': built.steps, 'phase': 'training', 'steps_per_second': speed,
+      'seconds_left': (built.steps - done) / speed if speed else None})
+
+  progress({'step': int(state.step), 'steps': built.steps, 'phase': 'compiling'})
+  try:
+    with loop.catch_signals() as stop:
+      state = loop.fit(
+        state, advance, built.batches(config.seed, int(state.step)),
+        loop.Plan(built.steps, built.epoch_steps, config.checkpoint.seconds),
+        end_epoch=end_epoch, save=save, report=report, stop=stop,
+        diagnose=lambda state, step, leaf: built.diagnose(state, config.seed, step, leaf))
+  finally:
+    metrics.close()
+  progress({'step': built.steps, 'steps': built.steps, 'phase': 'evaluating'})
+  return _figures(config, built, folder, state, best, about, clock.seconds)
+
+
+def _figures(
+  config: ml_collections.ConfigDict, built: Program, folder: pathlib.Path, state: TrainState, best: PyTree,
+  about: dict[str, Any], seconds: float,
+) -> dict[str, Any]:
+  """The test set is read here, once, for the last epoch and for the one that validation chose."""
+  variables, own = state.variables(), state.own
+  figures = {'test/accuracy': built.evaluate('test', variables, own)['accuracy']}
+  if len(built.splits.validation):
+    figures |= {
+      'validation/accuracy': built.evaluate('validation', variables, own)['accuracy'],
+      'best/validation/accuracy': about['best_accuracy'], 'best/epoch': about['best_epoch'],
+      'best/test/accuracy': built.evaluate('test', best['variables'], best['own'])['accuracy'],
+    }
+  view = built.compressed.transform.view(variables, own, None)
+  encoded = built.compressed.transform.finalize(variables, own)
+  spec = {'model': {**config.model.to_dict(), 'classes': built.splits.info.classes}, 'precision': config.precision}
+  path = folder / 'artifact.ljx'
+  stored = artifact.save(path, network=spec, variables=view, encoded=encoded, meta={'id': unit.identify(config)})
+  difference = _compare_with_stored(built, path, variables, own)
+  counts = measure.count(built.compressed.model, built.splits.info.shape)
+  layers = measure.layers(view, encoded)
+  return {
+    'metrics': figures | {
+      'params': counts.params, 'nonzeros': sum(layer.nonzeros for layer in layers), 'macs': counts.macs,
+      'bytes': stored.total, 'seconds': round(seconds, 3), 'stored/logit difference': difference,
+    },
+    'layers': [layer._asdict() for layer in layers],
+    'versions': devices.versions(),
+    'device': f'{devices.topology(built.mesh)["kind"]} x {built.mesh.size}, {devices.cores()} cores',
+  }
+
+
+def _compare_with_stored(built: Program, path: pathlib.Path, variables: Variables, own: Own) -> float:
+  """Largest difference between the logits of the stored network and of the simulation, on held test images.
+
+  Raises:
+    ArithmeticError: the stored network is another one than the simulated.
+  """
+  images, _ = built.splits.test.take(np.arange(min(HELD, len(built.splits.test))))
+  simulated = built.logits(variables, own, images)
+  stored = built.stored_logits(artifact.load(path), images)
+  difference = float(jnp.max(jnp.abs(stored - simulated)))
+  if not difference <= 1e-5 * float(1 + jnp.max(jnp.abs(simulated))):
+    raise ArithmeticError(f'{path}: its logits differ from the simulation by {difference}; the artifact is not to be used')
+  return difference
+
+
+def _saved(state: TrainState, best: PyTree) -> dict[str, Any]:
+  best = {'variables': state.variables(), 'own': state.own} if best is None else best
+  return {'state': state, 'best': best}
+
+
+def _keep_topology(folder: pathlib.Path, built: Program) -> None:
+  """Write on what devices the run started; going on elsewhere gives other bits, so that it is refused."""
+  path, now = folder / 'topology.json', devices.topology(built.mesh)
+  if not path.exists():
+    unit.write(path, json.dumps(now))
+    return
+  before = json.loads(path.read_text())
+  if before != now:
+    raise specs.SpecError(
+      f'{folder} was begun on {before["devices"]} x {before["kind"]} and this is {now["devices"]} x {now["kind"]}: '
+      f'resuming would change its bits; set --config.devices={before["devices"]} there, or remove the folder.')
+
+
+class _Clock:
+  """Seconds spent in steps, the first step of the process (which compiles), evaluation and saving apart."""
+
+  def __init__(self, seconds: float):
+    self.seconds, self._since, self._warm = seconds, None, False
+
+  def start(self, state: TrainState) -> None:
+    if not self._warm:
+      jax.block_until_ready(state.step)
+      self._warm = True
+    if self._since is None:
+      self._since = time.monotonic()
+
+  def stop(self, state: TrainState) -> None:
+    jax.block_until_ready(state.step)
+    if self._since is not None:
+      self.seconds += time.monotonic() - self._since
+      self._since = None

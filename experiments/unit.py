@@ -1,0 +1,180 @@
+"""A unit of work: one run, found by what it computes.
+
+Its identity is a hash of what is built from its config, without names, places and logging; a teacher or a run to start
+from enters by its own identity. `run` trains it, or goes on where it stopped, or returns the result that is there.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import os
+import pathlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from experiments import configuration
+from lightjax.core import specs
+
+SCHEME = 1  # of identities: what enters them and how
+NUMERICS = 1  # of results: raised when the same config gives other figures than before
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+def identify(config: ml_collections.ConfigDict) -> str:
+  """The unit's identity, 16 hexadecimal digits."""
+  return specs.digest(essence(config))
+
+
+def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """What the identity is the hash of: plain data, defaults left out, user functions with a hash of their source."""
+  fields = {
+    field: value for field, value in configuration.essential(config).items()
+    if field.split('.')[0] not in ('compress', 'start', 'distill')
+  }
+  stages = [_stage(config.compress[name]) for name in config.compress.stages if name in config.compress]
+  essence = {'scheme': SCHEME, 'fields': fields, 'compress': stages, 'sources': _sources(config)}
+  for role, unit in prerequisites(config).items():
+    essence[role] = identify(unit)
+  if config.distill.config:
+    essence['distill'] = {key: config.distill[key] for key in ('loss', 'hyper', 'weight')}
+  return specs.canonical(essence)
+
+
+def prerequisites(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
+  """The units that must be done first: 'start' and 'teacher', each with this unit's seed."""
+  needed = {}
+  for role, reference in {'start': config.start, 'teacher': config.distill}.items():
+    if reference.config:
+      changes = [*reference.overrides, ('seed', config.seed)]
+      unit = configuration.override(configuration.load(reference.config), changes)
+      needed[role] = configuration.smoke(unit) if config.smoke else unit
+  return needed
+
+
+def result(root: pathlib.Path, identity: str) -> dict[str, Any] | None:
+  """A finished unit's result; None where there is none. A damaged file counts as none, with a warning."""
+  path = root / identity / 'result.json'
+  if not path.exists():
+    return None
+  try:
+    found = json.loads(path.read_text())
+    checksum = found.pop('sha256')
+    if checksum == specs.digest(json.dumps(found, sort_keys=True), length=64):
+      return found
+    reason = 'its checksum differs'
+  except (OSError, ValueError, KeyError, AttributeError) as error:
+    reason = str(error)
+  warnings.warn(f'{path} is damaged ({reason}); the unit counts as not done', stacklevel=2)
+  return None
+
+
+def run(config: ml_collections.ConfigDict, root: pathlib.Path, progress: Progress) -> dict[str, Any]:
+  """A unit's result: found, or trained in `root/<identity>`, what it needs first included.
+
+  Args:
+    config: complete.
+    root: folder of units.
+    progress: called with {'step', 'steps', 'phase', ...} about twice a second.
+  Returns:
+    The result; also written to `result.json`.
+  Raises:
+    SpecError, DataError: the config cannot be built.
+    Diverged: a step was not finite.
+    Interrupted: a signal came; the state is saved.
+    OSError: no space, no permission, or another process works on the unit.
+  """
+  return run_in(root / identify(config), config, root, progress)
+
+
+def run_in(
+  folder: pathlib.Path, config: ml_collections.ConfigDict, root: pathlib.Path, progress: Progress
+) -> dict[str, Any]:
+  """As `run`, in a folder of the caller's choice."""
+  found = result(folder.parent, folder.name) if (folder / 'config.json').exists() else None
+  if found is not None and found['id'] == identify(config):
+    return found
+  from experiments import training  # imports jax; what only looks for results does not
+
+  for unit in prerequisites(config).values():
+    run(unit, root, progress)
+  folder.mkdir(parents=True, exist_ok=True)
+  with _locked(folder):
+    _claim(folder, config)
+    started = time.time()
+    figures = training.train(config, folder, functools.partial(training.finished, root), progress)
+    written = {
+      'id': identify(config), 'scheme': SCHEME, 'numerics': NUMERICS, 'name': config.name, 'seed': config.seed,
+      'started': round(started), **figures,
+    }
+    checksum = specs.digest(json.dumps(written, sort_keys=True), length=64)
+    write(folder / 'result.json', json.dumps({**written, 'sha256': checksum}, indent=1))
+  return written
+
+
+def write(path: pathlib.Path, text: str) -> None:
+  """Write a file so that it is there whole or not at all."""
+  partial = path.with_name(f'{path.name}.partial')
+  try:
+    with open(partial, 'w') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  except OSError:
+    partial.unlink(missing_ok=True)
+    raise
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+  """Hold the folder for this process; the lock of a process that died holds nobody up."""
+  with open(folder / 'lock', 'w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise OSError(f'another process works in {folder}; wait for it, or choose another folder') from error
+    yield
+
+
+def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Write the resolved config and its essence first; refuse a folder that another config has taken."""
+  path, ours = folder / 'config.json', essence(config)
+  if path.exists():
+    theirs = json.loads(path.read_text())
+    if theirs['essence'] != ours:
+      difference = configuration.differences(_flat(theirs['essence']), _flat(ours))
+      raise specs.SpecError(f'{folder} holds a run of another config ({difference}); choose another --workdir.')
+    return
+  write(path, json.dumps({'config': json.loads(config.to_json()), 'essence': ours}, indent=1))
+
+
+def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
+  if not isinstance(value, Mapping):
+    return {prefix: value}
+  return {key: each for name in value for key, each in _flat(value[name], f'{prefix}.{name}'.strip('.')).items()}
+
+
+def _stage(fields: ml_collections.ConfigDict) -> dict[str, Any]:
+  from experiments import stages
+  function = specs.resolve(fields.transform, stages, field='transform')
+  return specs.without_defaults(function, fields.to_dict())
+
+
+def _sources(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """Hash of the source of every function of the user's own that the config names."""
+  own = {}
+  for field, value in configuration.flatten(config).items():
+    unused = field.startswith('compress.') and field.split('.')[1] not in (*config.compress.stages, 'stages')
+    if isinstance(value, str) and ':' in value and not unused and not field.startswith(('start.', 'data.dir')):
+      module, _, attribute = value.partition(':')
+      if module.replace('.', '').isidentifier() and attribute.isidentifier():
+        function = specs.resolve(value, configuration, field=field)  # 'module:function' needs no namespace
+        own[value] = specs.source_digest(value, function)
+  return own

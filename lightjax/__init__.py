@@ -1,0 +1,1 @@
+"""lightjax: efficient networks and compression as pure functions, for JAX research."""

@@ -1,0 +1,269 @@
+"""How one array becomes bytes: where its non-zeros stand, and what they are.
+
+An array is a row of unsigned words, the bit patterns of its elements; a zero is the pattern of all zero bits, and every
+round trip is exact. Two tables hold the codecs, `POSITIONS` and `VALUES`; each entry is tried and the shortest result
+is kept. A new codec is one more entry: a reader that does not know it refuses the file.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from lightjax.artifact.container import ArtifactError
+
+LARGEST_CODEBOOK = 256
+GAP_WIDTHS = range(2, 17)
+VARINT_GROUPS = 5  # of 7 bits: gaps up to 2**35
+# What the description of a coded array adds to the compressed header; an array that gains less stays dense and plain.
+DESCRIPTION_BYTES = 16
+
+
+class Coded(NamedTuple):
+  """An array's words as bytes.
+
+  Attributes:
+    positions: name in `POSITIONS`, or 'dense': every word is stored.
+    values: name in `VALUES`.
+    stored: number of words that are stored.
+    position_bytes: their positions.
+    value_bytes: their values.
+  """
+  positions: str
+  values: str
+  stored: int
+  position_bytes: bytes
+  value_bytes: bytes
+
+  @property
+  def size_bytes(self) -> int:
+    """Bytes of both parts."""
+    return len(self.position_bytes) + len(self.value_bytes)
+
+
+def encode(words: np.ndarray, width: int) -> Coded:
+  """The shortest coding of an array.
+
+  Args:
+    words: unsigned integers below 2**width, shape [n].
+    width: bits per word, up to 64.
+  Returns:
+    Names, count and bytes for `decode`.
+  """
+  dense = {name: Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)}
+  candidates = list(dense.values())
+  stored = np.flatnonzero(words)
+  if stored.size < words.size:
+    gaps = np.diff(stored, prepend=-1) - 1
+    positions, position_bytes = min(_tried(POSITIONS, gaps, words.size), key=lambda each: len(each[1]))
+    values, value_bytes = min(_tried(VALUES, words[stored], width), key=lambda each: len(each[1]))
+    candidates.append(Coded(positions, values, stored.size, position_bytes, value_bytes))
+  best = min(candidates, key=lambda coded: coded.size_bytes)
+  return best if best.size_bytes + DESCRIPTION_BYTES < dense['plain'].size_bytes else dense['plain']
+
+
+def decode(coded: Coded, size: int, width: int) -> np.ndarray:
+  """The words that were encoded; nothing of the coded bytes is trusted.
+
+  Args:
+    coded: as `encode` returns it, or as a file claims it.
+    size: number of words, already checked to fit memory.
+    width: bits per word.
+  Returns:
+    Unsigned words, shape [size].
+  Raises:
+    ArtifactError: the bytes do not describe `size` words.
+  """
+  if coded.values not in VALUES or coded.positions not in ('dense', *POSITIONS):
+    raise ArtifactError(f'codec {coded.positions!r} with {coded.values!r} is unknown to this lightjax; update it.')
+  if not 0 <= coded.stored <= size:
+    raise ArtifactError(f'{coded.stored} values cannot stand in {size} places.')
+  if coded.positions == 'dense' and (coded.stored != size or coded.position_bytes):
+    raise ArtifactError('a dense array stores all of its values and no positions.')
+  values = VALUES[coded.values].decode(coded.value_bytes, coded.stored, width)
+  if coded.positions == 'dense':
+    return values
+  words = np.zeros(size, values.dtype)
+  words[POSITIONS[coded.positions].decode(coded.position_bytes, size, coded.stored)] = values
+  return words
+
+
+def pack(words: np.ndarray, width: int) -> bytes:
+  """Words below 2**width as a stream of `width` bits each, least significant first; the last byte is filled with zeros.
+
+  Example:
+    >>> pack(np.array([1, 2, 3], np.uint8), 4).hex()
+    '2103'
+  """
+  little = np.ascontiguousarray(words, words.dtype.newbyteorder('<'))
+  if width == 8 * little.itemsize:
+    return little.tobytes()
+  as_bytes = little.view(np.uint8).reshape(little.size, little.itemsize)
+  bits = np.unpackbits(as_bytes, axis=1, bitorder='little', count=width)
+  return np.packbits(bits.reshape(-1), bitorder='little').tobytes()
+
+
+def unpack(data: bytes, count: int, width: int) -> np.ndarray:
+  """The first `count` words of a stream that holds at least so many; shape [count], the narrowest unsigned type."""
+  item = next(item for item in (1, 2, 4, 8) if width <= 8 * item)
+  if width == 8 * item:
+    return np.frombuffer(data, f'<u{item}', count).astype(f'u{item}')
+  bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder='little', count=count * width).reshape(count, width)
+  as_bytes = np.zeros((count, item), np.uint8)
+  packed = np.packbits(bits, axis=1, bitorder='little')
+  as_bytes[:, :packed.shape[1]] = packed
+  return as_bytes.view(f'<u{item}').reshape(count).astype(f'u{item}')
+
+
+def packed_bytes(count: int, width: int) -> int:
+  """Bytes of `count` words at `width` bits."""
+  return -(-count * width // 8)
+
+
+def _tried(table: dict[str, Codec], words: np.ndarray, parameter: int) -> list[tuple[str, bytes]]:
+  """The result of every codec that can code these words."""
+  results = ((name, codec.encode(words, parameter)) for name, codec in table.items())
+  return [(name, data) for name, data in results if data is not None]
+
+
+def _expect(data: bytes, length: int, what: str) -> None:
+  if len(data) != length:
+    raise ArtifactError(f'{what} take {len(data)} bytes where {length} are due.')
+
+
+# Positions: `gaps` are the numbers of zeros before each stored word.
+
+
+def _bitmap_encode(gaps: np.ndarray, size: int) -> bytes:
+  mask = np.zeros(size, bool)
+  mask[np.cumsum(gaps + 1) - 1] = True
+  return np.packbits(mask, bitorder='little').tobytes()
+
+
+def _bitmap_decode(data: bytes, size: int, count: int) -> np.ndarray:
+  _expect(data, packed_bytes(size, 1), 'the bits of a bitmap')
+  indices = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8), bitorder='little', count=size))
+  if indices.size != count:
+    raise ArtifactError(f'a bitmap marks {indices.size} positions where {count} are due.')
+  return indices
+
+
+def _gaps_encode(gaps: np.ndarray, size: int) -> bytes:
+  """One byte for the width, then symbols: the largest passes over that many zeros, any other is the rest of a gap."""
+  width = min(GAP_WIDTHS, key=lambda width: width * (gaps.size + int(np.sum(gaps // (2**width - 1)))))
+  escape = 2**width - 1
+  ends = np.cumsum(gaps // escape + 1)
+  symbols = np.full(int(ends[-1]) if ends.size else 0, escape, np.uint16)
+  symbols[ends - 1] = gaps % escape
+  return bytes([width]) + pack(symbols if width > 8 else symbols.astype(np.uint8), width)
+
+
+def _gaps_decode(data: bytes, size: int, count: int) -> np.ndarray:
+  if not data or data[0] not in GAP_WIDTHS:
+    raise ArtifactError('the width of the gaps is missing or out of range.')
+  width, stream = data[0], data[1:]
+  symbols = unpack(stream, 8 * len(stream) // width, width)
+  is_value = symbols != 2**width - 1
+  ends = np.flatnonzero(is_value)[:count]  # the filling of the last byte may look like more
+  if ends.size != count:
+    raise ArtifactError(f'the gaps tell {ends.size} positions where {count} are due.')
+  used = int(ends[-1]) + 1 if count else 0
+  _expect(stream, packed_bytes(used, width), 'the gaps')
+  return _inside(np.cumsum(symbols[:used].astype(np.int64) + is_value[:used])[ends] - 1, size)
+
+
+def _varint_encode(gaps: np.ndarray, size: int) -> bytes:
+  """Gaps in groups of seven bits, least significant first; the high bit of a byte says that another follows."""
+  groups = 1 + np.sum([gaps >> 7 * i > 0 for i in range(1, VARINT_GROUPS)], axis=0)
+  starts = np.cumsum(groups) - groups
+  data = np.zeros(int(np.sum(groups)), np.uint8)
+  for i in range(VARINT_GROUPS):
+    longer = groups > i
+    data[starts[longer] + i] = gaps[longer] >> 7 * i & 127 | np.where(groups[longer] > i + 1, 128, 0)
+  return data.tobytes()
+
+
+def _varint_decode(data: bytes, size: int, count: int) -> np.ndarray:
+  stream = np.frombuffer(data, np.uint8)
+  ends = np.flatnonzero(stream < 128)
+  if ends.size != count or (stream.size and stream[-1] >= 128):
+    raise ArtifactError(f'the gaps tell {ends.size} positions where {count} are due.')
+  groups = np.diff(ends, prepend=-1)
+  if np.any(groups > VARINT_GROUPS):
+    raise ArtifactError('a gap is longer than any array.')
+  gaps = np.zeros(count, np.int64)
+  for i in range(VARINT_GROUPS):
+    longer = groups > i
+    gaps[longer] |= (stream[(ends - groups + 1)[longer] + i] & 127).astype(np.int64) << 7 * i
+  _inside(gaps, size)  # before the sum, which could overflow otherwise
+  return _inside(np.cumsum(gaps + 1) - 1, size)
+
+
+def _inside(indices: np.ndarray, size: int) -> np.ndarray:
+  if indices.size and indices.max() >= size:
+    raise ArtifactError(f'a position lies outside the {size} elements of its array.')
+  return indices
+
+
+# Values.
+
+
+def _plain_encode(words: np.ndarray, width: int) -> bytes:
+  return pack(words, width)
+
+
+def _plain_decode(data: bytes, count: int, width: int) -> np.ndarray:
+  _expect(data, packed_bytes(count, width), 'the values')
+  return unpack(data, count, width)
+
+
+def _codebook_encode(words: np.ndarray, width: int) -> bytes | None:
+  """The number of distinct words less one, the distinct words, then an index a word in as few bits as it needs."""
+  if not words.size or np.unique(words[:4096]).size > LARGEST_CODEBOOK:  # a cheap no for almost every float array
+    return None
+  book, indices = np.unique(words, return_inverse=True)
+  if book.size > LARGEST_CODEBOOK:
+    return None
+  index_width = (book.size - 1).bit_length()
+  packed = pack(indices.reshape(-1).astype(np.uint8), index_width) if index_width else b''
+  return bytes([book.size - 1]) + pack(book, width) + packed
+
+
+def _codebook_decode(data: bytes, count: int, width: int) -> np.ndarray:
+  if not data:
+    raise ArtifactError('the codebook is missing.')
+  entries = data[0] + 1
+  index_width = (entries - 1).bit_length()
+  book_end = 1 + packed_bytes(entries, width)
+  _expect(data, book_end + packed_bytes(count, index_width), 'the codebook and its indices')
+  book = unpack(data[1:book_end], entries, width)
+  if not index_width:
+    return np.full(count, book[0])
+  indices = unpack(data[book_end:], count, index_width)
+  if indices.size and indices.max() >= entries:
+    raise ArtifactError(f'an index lies outside the {entries} entries of its codebook.')
+  return book[indices]
+
+
+class Codec(NamedTuple):
+  """One way to write words.
+
+  Attributes:
+    encode: (gaps, size of the array) or (words, bits per word) -> bytes; None: not these words.
+    decode: (bytes, size of the array, count) -> increasing indices, or (bytes, count, bits per word) -> words;
+      raises ArtifactError unless the bytes are exactly what it needs.
+  """
+  encode: Callable[[np.ndarray, int], bytes | None]
+  decode: Callable[[bytes, int, int], np.ndarray]
+
+
+POSITIONS = {
+  'bitmap': Codec(_bitmap_encode, _bitmap_decode),  # a bit an element
+  'gaps': Codec(_gaps_encode, _gaps_decode),  # distances of fixed width with an escape, as Han et al., arXiv:1510.00149
+  'varint': Codec(_varint_encode, _varint_decode),  # distances of one to five bytes: where whole channels are gone
+}
+VALUES = {
+  'plain': Codec(_plain_encode, _plain_decode),  # the words as they are: floats, integer codes at their bits
+  'codebook': Codec(_codebook_encode, _codebook_decode),  # few distinct words: shared, binary and ternary weights, bool
+}

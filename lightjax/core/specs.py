@@ -1,0 +1,156 @@
+"""From configs to functions: names resolved against a namespace, fields checked against a signature, canonical identity.
+
+A namespace's `__all__` is its registry: 'magnitude' is `criteria.magnitude`, and 'my_file:my_criterion' is the user's own.
+"""
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import json
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lightjax.core import trees
+
+
+class SpecError(ValueError):
+  """A config names what there is not, or gives a value that its receiver refuses."""
+
+
+def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[..., Any]:
+  """The function that a config means.
+
+  Args:
+    name: a name of the namespace's `__all__`, or 'module:attribute' for one of the user's own (the module is imported, the
+      current directory included as Python's path has it).
+    namespace: the package or module that holds the well-known ones.
+    field: the config field, for messages.
+  Returns:
+    The function.
+  Raises:
+    SpecError: unknown name (the nearest are given), a module that cannot be imported, an attribute that it lacks.
+  Example:
+    >>> from lightjax.core import schedules
+    >>> resolve('lightjax.core.schedules:cubic', schedules, field='schedule') is schedules.cubic
+    True
+  """
+  if ':' in name:
+    module_name, _, attribute = name.partition(':')
+    try:
+      module = importlib.import_module(module_name)
+    except ImportError as error:
+      remedy = 'is its folder on PYTHONPATH?'
+      raise SpecError(f'{field}={name!r}: cannot import {module_name!r} ({error}); {remedy}') from error
+    if not hasattr(module, attribute):
+      near = trees.nearest(attribute, dir(module))
+      raise SpecError(f'{field}={name!r}: {module_name!r} has no {attribute!r}; nearest: {near}.')
+    return getattr(module, attribute)
+  known = [each for each in namespace.__all__ if callable(getattr(namespace, each))]
+  if name not in known:
+    raise SpecError(
+      f'{field}={name!r} is none of {namespace.__name__} (nearest: {trees.nearest(name, known)}); '
+      "your own is named 'module:function'."
+    )
+  return getattr(namespace, name)
+
+
+def check(function: Callable[..., Any], fields: Mapping[str, Any], given: int, *, field: str) -> None:
+  """Compare a config's fields with the keyword arguments of a function.
+
+  Args:
+    function: the receiver.
+    fields: keyword arguments.
+    given: how many positional arguments the caller passes.
+    field: the config field that holds `fields`, for messages.
+  Raises:
+    SpecError: a field that the function does not take (the nearest are given), or one that it needs and does not get.
+  """
+  takes, open_ended = _keywords(function, given)
+  name = getattr(function, '__name__', str(function))
+  for each in fields:
+    if each not in takes and not open_ended:
+      raise SpecError(f'{field}.{each}: {name} has no such field; nearest: {trees.nearest(each, takes)}.')
+  missing = [each for each, default in takes.items() if default is inspect.Parameter.empty and each not in fields]
+  if missing:
+    raise SpecError(f'{field}: {name} needs {", ".join(missing)}.')
+
+
+def call(function: Callable[..., Any], fields: Mapping[str, Any], *given: Any, field: str, **always: Any) -> Any:
+  """Call a function with a config's fields as keyword arguments, all of them checked first.
+
+  Args:
+    function: the receiver.
+    fields: keyword arguments from a config.
+    *given: positional arguments from the caller.
+    field: the config field that holds `fields`, for messages.
+    **always: keyword arguments from the caller, passed on where the function takes them.
+  Returns:
+    What the function returns.
+  Raises:
+    SpecError: as `check`, or a value that the function refuses with ValueError.
+  """
+  takes, open_ended = _keywords(function, len(given))
+  arguments = {each: value for each, value in always.items() if each in takes or open_ended} | dict(fields)
+  check(function, arguments, len(given), field=field)
+  try:
+    return function(*given, **arguments)
+  except SpecError:
+    raise
+  except ValueError as error:
+    raise SpecError(f'{field}: {error}') from error
+
+
+def _keywords(function: Callable[..., Any], given: int) -> tuple[dict[str, Any], bool]:
+  """Keyword arguments left after `given` positional ones, with their defaults; and whether there may be any others."""
+  parameters = list(inspect.signature(function).parameters.values())[given:]
+  named = {each.name: each.default for each in parameters
+           if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
+  return named, any(each.kind is each.VAR_KEYWORD for each in parameters)
+
+
+def without_defaults(function: Callable[..., Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields that differ from the function's defaults: a new field with a default then leaves old identities valid."""
+  parameters = inspect.signature(function).parameters
+  return {
+    each: value for each, value in fields.items()
+    if each not in parameters or canonical(parameters[each].default) != canonical(value)
+  }
+
+
+def canonical(value: Any) -> Any:
+  """Plain JSON data in which equal values are equal: 1, 1.0 and True's int are one, tuples are lists, keys are sorted.
+
+  Raises:
+    SpecError: a value that has no canonical form (an array, an object, NaN).
+  Example:
+    >>> canonical({'b': (1.0, 2.5), 'a': None})
+    {'a': None, 'b': [1, 2.5]}
+  """
+  if value is None or isinstance(value, (bool, str, int)):
+    return value
+  if isinstance(value, float):
+    if not math.isfinite(value):
+      raise SpecError(f'{value} is no value of a config.')
+    return int(value) if value.is_integer() else value
+  if isinstance(value, Mapping):
+    return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
+  if isinstance(value, Sequence):
+    return [canonical(each) for each in value]
+  if isinstance(value, type) or callable(value) or value is inspect.Parameter.empty:
+    return f'{getattr(value, "__module__", "")}:{getattr(value, "__qualname__", value)}'
+  raise SpecError(f'{value!r} of type {type(value).__name__} is no plain value of a config.')
+
+
+def digest(value: Any, *, length: int = 16) -> str:
+  """Hexadecimal hash of a value's canonical form."""
+  return hashlib.sha256(json.dumps(canonical(value), sort_keys=True).encode()).hexdigest()[:length]
+
+
+def source_digest(name: str, function: Callable[..., Any]) -> str | None:
+  """Hash of a user's own function ('module:function'), so that editing it makes a new identity; None for the library's."""
+  if ':' not in name:
+    return None
+  return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]

@@ -1,0 +1,96 @@
+"""LeNet-300-100 and LeNet-5, the two small networks of the pruning literature.
+
+Source: LeCun, Bottou, Bengio, Haffner 1998, 'Gradient-based learning applied to document recognition'; the widths are
+those of Caffe's examples, on which Han et al. 2015, arXiv:1506.02626 (tables 3 and 4) and 2016, arXiv:1510.00149
+report.
+"""
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from lightjax.nn.layers import Conv
+
+__all__ = ['lenet5', 'lenet300']
+
+Activation = Literal['identity', 'relu', 'tanh']
+ACTIVATIONS = {'identity': lambda x: x, 'relu': nn.relu, 'tanh': jnp.tanh}
+
+# Caffe's 'xavier' filler: uniform, variance 1 / fan_in.
+xavier = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
+
+
+class LeNet300(nn.Module):
+  """Fully connected, ReLU between: `fc1`, `fc2`, `fc3`.
+
+  At 28x28, 10 classes: 266,610 params, 266,200 MACs (published: 267 K; weights 235 K + 30 K + 1 K).
+
+  Attributes:
+    hidden: widths of the hidden layers.
+    classes: number of logits.
+    dtype: of the computation; the last layer is float32.
+  """
+
+  hidden: tuple[int, ...] = (300, 100)
+  classes: int = 10
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b classes']:
+    """Logits of a batch of images."""
+    del train  # nothing here differs
+    x = x.reshape(x.shape[0], -1)
+    for index, width in enumerate(self.hidden, 1):
+      x = nn.relu(nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name=f'fc{index}')(x))
+    return nn.Dense(self.classes, kernel_init=xavier, dtype=jnp.float32, name=f'fc{len(self.hidden) + 1}')(x)
+
+
+class LeNet5(nn.Module):
+  """Caffe's LeNet: 5x5 convolutions without padding, 2x2 max pooling after each, two dense layers.
+
+  As in Caffe there is no nonlinearity after the convolutions but the pooling, and ReLU after `fc1`; `activation`
+  puts one before each pooling, as many reimplementations do.
+  At 28x28x1, 10 classes: 431,080 params, 2,293,000 MACs (published: 431 K; weights 0.5 K + 25 K + 400 K + 5 K).
+  Deviations from LeCun et al. 1998: as Caffe, i.e. widths 20-50-500, no trained subsampling, full connections, ReLU.
+
+  Attributes:
+    widths: channels of `conv1` and `conv2`, width of `fc1`.
+    classes: number of logits.
+    activation: after each convolution: 'identity', 'relu' or 'tanh'.
+    dtype: of the computation; the last layer is float32.
+  """
+
+  widths: tuple[int, int, int] = (20, 50, 500)
+  classes: int = 10
+  activation: Activation = 'identity'
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b classes']:
+    """Logits of a batch of images."""
+    del train  # nothing here differs
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(f'lenet5: activation {self.activation!r} is none of {tuple(ACTIVATIONS)}.')
+    for index, width in enumerate(self.widths[:2], 1):
+      x = Conv(width, (5, 5), padding='VALID', kernel_init=xavier, dtype=self.dtype, name=f'conv{index}')(x)
+      x = nn.max_pool(ACTIVATIONS[self.activation](x), (2, 2), strides=(2, 2))
+    x = x.reshape(x.shape[0], -1)
+    x = nn.relu(nn.Dense(self.widths[2], kernel_init=xavier, dtype=self.dtype, name='fc1')(x))
+    return nn.Dense(self.classes, kernel_init=xavier, dtype=jnp.float32, name='fc2')(x)
+
+
+def lenet300(*, hidden: tuple[int, ...] = (300, 100), classes: int = 10, dtype: Any = jnp.float32) -> LeNet300:
+  """LeNet-300-100; see `LeNet300`."""
+  return LeNet300(tuple(hidden), classes, dtype)
+
+
+def lenet5(
+    *, widths: tuple[int, int, int] = (20, 50, 500), classes: int = 10, activation: Activation = 'identity',
+    dtype: Any = jnp.float32,
+) -> LeNet5:
+  """Caffe's LeNet-5; see `LeNet5`."""
+  conv1, conv2, fc1 = widths
+  return LeNet5((conv1, conv2, fc1), classes, activation, dtype)

@@ -1,0 +1,1 @@
+"""Convolution kernels, layers and blocks that the networks are made of."""

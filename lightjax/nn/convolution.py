@@ -1,0 +1,121 @@
+"""One convolution for the whole library: same numbers everywhere, the quickest form that the backend is known to have.
+
+The choice is made in `implementation` and nowhere else. `conv_general_dilated` has the signature of the `lax`
+function and can be injected where a library asks for one (`flax.linen.Conv(...,
+conv_general_dilated=convolution.conv_general_dilated)`).
+"""
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from lightjax.core import modes
+from lightjax.nn import depthwise
+
+Padding = str | int | Sequence[tuple[int, int]]
+Implementation = Literal['lax', 'depthwise', 'split']
+
+# Splitting compiles one convolution a group; beyond this many, compilation costs more than the gradient saves.
+MOST_GROUPS_TO_SPLIT = 32
+
+
+def implementation(
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], *, groups: int, dilated: bool,
+) -> Implementation:
+  """The form a 2-d NHWC convolution takes on this backend and in this mode.
+
+  Args:
+    x_shape: [b, h, w, c].
+    kernel_shape: [kh, kw, c / groups, output channels].
+    groups: feature groups.
+    dilated: whether the input or the kernel is dilated.
+  Returns:
+    'lax' everywhere but on the CPU in 'fast' mode, where a depthwise convolution takes 'depthwise' and another
+    grouped one 'split': one convolution a group, concatenated (lax's kernel gradient is 25 to 130 times slower
+    there).
+  """
+  # Nothing but 'lax' was measured on GPU and TPU. `default_backend` is what an enclosing jit compiles for unless told
+  # otherwise; who compiles for another one on a CPU host does so in 'lax' mode.
+  if modes.current_convolution_mode() == 'lax' or jax.default_backend() != 'cpu' or dilated:
+    return 'lax'
+  if groups == x_shape[-1] == kernel_shape[-1] and groups > 1:
+    return 'depthwise'
+  return 'split' if 1 < groups <= MOST_GROUPS_TO_SPLIT else 'lax'
+
+
+def conv(
+    x: Float[Array, 'b h w c'],
+    kernel: Float[Array, 'kh kw i o'],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = 'SAME',
+    groups: int = 1,
+    precision: Any = None,
+) -> Float[Array, 'b ho wo o']:
+  """2-d convolution, NHWC with HWIO kernels.
+
+  Args:
+    x: input.
+    kernel: i = c / groups input channels a group.
+    strides: pixels, one number or (vertical, horizontal).
+    padding: 'SAME' (as lax: at stride 2 on even sizes one more zero after than before), 'VALID', one number for all
+      four sides, or ((before, after), (before, after)).
+    groups: feature groups; c for a depthwise convolution.
+    precision: of `lax`, see there.
+  Returns:
+    Output in x's dtype.
+  """
+  strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
+  padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+  return conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=_NHWC_HWIO, feature_group_count=groups, precision=precision)
+
+
+def conv_general_dilated(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> Array:
+  """`lax.conv_general_dilated`, in the form that `implementation` chooses; arguments and values are lax's."""
+  numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+  strides = tuple(window_strides)
+  convolve = functools.partial(
+      lax.conv_general_dilated, window_strides=strides, padding=padding, lhs_dilation=lhs_dilation,
+      rhs_dilation=rhs_dilation, dimension_numbers=numbers, batch_group_count=batch_group_count, precision=precision,
+      preferred_element_type=preferred_element_type)
+  choice: Implementation = 'lax'
+  plain = batch_group_count == 1 and preferred_element_type is None and jnp.issubdtype(lhs.dtype, jnp.floating)
+  if plain and lhs.ndim == 4 and numbers == _NHWC_HWIO:
+    dilated = any(each != 1 for each in (*(lhs_dilation or ()), *(rhs_dilation or ())))
+    choice = implementation(lhs.shape, rhs.shape, groups=feature_group_count, dilated=dilated)
+  if choice == 'depthwise':
+    return depthwise.depthwise(lhs, rhs, strides, _explicit(padding, lhs.shape[1:3], rhs.shape[:2], strides))
+  if choice == 'split':
+    parts = zip(jnp.split(lhs, feature_group_count, axis=-1), jnp.split(rhs, feature_group_count, axis=-1), strict=True)
+    return jnp.concatenate([convolve(x, kernel) for x, kernel in parts], axis=-1)
+  return convolve(lhs, rhs, feature_group_count=feature_group_count)
+
+
+_NHWC_HWIO = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ('NHWC', 'HWIO', 'NHWC'))
+
+
+def _explicit(
+    padding: str | Sequence[tuple[int, int]], sizes: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...],
+) -> depthwise.Padding:
+  pairs = lax.padtype_to_pads(sizes, window, strides, padding) if isinstance(padding, str) else padding
+  (top, bottom), (left, right) = pairs
+  return (int(top), int(bottom)), (int(left), int(right))

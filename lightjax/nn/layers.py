@@ -1,0 +1,84 @@
+"""The few layers that the networks share.
+
+All take `dtype`, the precision of the computation; parameters and BatchNorm statistics are float32 whatever it is.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from lightjax.nn import convolution
+
+# He et al. 2015, arXiv:1502.01852, section 2.2: preserves the variance of the backward signal.
+he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Conv(nn.Conv):
+  """`flax.linen.Conv`, same arguments, parameters and values, on the library's convolution (quick depthwise on CPU)."""
+
+  conv_general_dilated: Any = convolution.conv_general_dilated
+
+
+class BatchNorm(nn.BatchNorm):
+  """`flax.linen.BatchNorm` with PyTorch's defaults, which the reference implementations use.
+
+  `momentum` is the fraction of the running statistic that is *kept*: PyTorch's 0.1 is 0.9 here. Deviation from PyTorch:
+  the running variance averages the biased variance of the batch.
+  """
+
+  momentum: float = 0.9
+  epsilon: float = 1e-5
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, BatchNorm, activation: parameters `conv/kernel`, `norm/scale`, `norm/bias`.
+
+  Attributes:
+    features: output channels.
+    window: kernel size, pixels.
+    strides: pixels, both directions.
+    groups: feature groups.
+    activation: after the norm; None for a linear output.
+    padding: 'torch' pads `window // 2` zeros on all four sides; otherwise as in `flax.linen.Conv`.
+    dtype: of the computation.
+  """
+
+  features: int
+  window: int = 3
+  strides: int = 1
+  groups: int = 1
+  activation: Callable[[Array], Array] | None = nn.relu
+  padding: str | int | Sequence[tuple[int, int]] = 'torch'
+  kernel_init: nn.initializers.Initializer = he_fan_out
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b ho wo d']:
+    """Convolution, BatchNorm, activation."""
+    padding = self.window // 2 if self.padding == 'torch' else self.padding
+    x = Conv(
+        self.features, (self.window, self.window), strides=self.strides, padding=padding, use_bias=False,
+        feature_group_count=self.groups, kernel_init=self.kernel_init, dtype=self.dtype, name='conv')(x)
+    x = BatchNorm(use_running_average=not train, dtype=self.dtype, name='norm')(x)
+    return x if self.activation is None else self.activation(x)
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+  """The multiple of `divisor` nearest to `channels`, not under `divisor` and not more than 10 % below `channels`.
+
+  Args:
+    channels: wanted number of channels, any positive number.
+    divisor: what the number must be a multiple of.
+  Returns:
+    Channels.
+  Example:
+    >>> make_divisible(32 * 0.35), make_divisible(24 * 0.5)
+    (16, 16)
+  Source: the reference code of Sandler et al. 2018, arXiv:1801.04381.
+  """
+  rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+  return rounded if rounded >= 0.9 * channels else rounded + divisor

@@ -1,0 +1,106 @@
+"""Uniform integer grids: codes, and the float values that they stand for.
+
+Zero is a level of every grid (zero padding and pruned weights depend on it), empty channels give no NaN, and codes are
+clipped before they are cast (a cast saturates in XLA and wraps in NumPy).
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lightjax.core import ste
+from lightjax.core.typing import Array
+
+__all__ = ['affine', 'affine_parameters', 'codes', 'limit', 'scale_absmax', 'symmetric']
+
+
+def limit(bits: int) -> int:
+  """The largest code of the symmetric grid, 2^(bits-1) - 1: 127 for 8 bits; -128 is not used.
+
+  Raises:
+    ValueError: bits outside 2..8.
+  """
+  if not 2 <= bits <= 8:
+    raise ValueError(f'bits={bits}: an integer grid has 2 to 8 bits.')
+  return 2 ** (bits - 1) - 1
+
+
+def scale_absmax(weight: Array, *, bits: int, reduced_axes: Sequence[int]) -> Array:
+  """The step that puts the largest |w| of a channel on the last level: max|w| / limit; 1 for an all-zero channel.
+
+  Args:
+    weight: any shape.
+    bits: 2..8.
+    reduced_axes: the axes that share a step; all but the output channels, or all.
+  Returns:
+    float32, the weight's rank, size 1 along the reduced axes. A constant for the gradient.
+  Source: Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.
+  """
+  largest = jnp.max(jnp.abs(lax.stop_gradient(weight.astype(jnp.float32))), axis=tuple(reduced_axes), keepdims=True)
+  # A product with the reciprocal: XLA rewrites a division by a constant under jit, and the two would differ by an ulp.
+  return jnp.where(largest > 0, largest, limit(bits)) * np.float32(1 / limit(bits))
+
+
+def codes(weight: Array, scale: Array, *, bits: int) -> Array:
+  """Integer codes of the symmetric grid as float32: round(w / s), clipped to +-limit, straight-through.
+
+  Args:
+    weight: any shape.
+    scale: broadcastable to it, positive.
+    bits: 2..8.
+  Returns:
+    float32 integers in -limit..limit; the gradient with respect to w is 1 / s on the closed range, 0 outside.
+  """
+  bound = limit(bits)
+  return ste.round_(ste.clip(weight.astype(jnp.float32) / scale, -bound, bound))
+
+
+def symmetric(weight: Array, scale: Array, *, bits: int) -> Array:
+  """The weight on the symmetric grid: codes * scale, in float32, the very product that a stored file decodes to.
+
+  Args:
+    weight: any shape.
+    scale: broadcastable, positive.
+    bits: 2..8.
+  Returns:
+    Same shape and dtype as `weight`; gradient 1 on the closed range, 0 outside.
+  """
+  return (codes(weight, scale, bits=bits) * scale).astype(weight.dtype)
+
+
+def affine_parameters(low: Array, high: Array, *, bits: int) -> tuple[Array, Array]:
+  """Step and zero point of the unsigned grid 0..2^bits - 1 that covers [low, high] and holds zero exactly.
+
+  Args:
+    low: smallest value seen; taken as at most 0.
+    high: largest value seen; taken as at least 0.
+    bits: 2..8.
+  Returns:
+    (scale, zero point), float32; the zero point is an integer in 0..2^bits - 1, 0 where nothing negative was seen
+    (outputs of a ReLU use the whole unsigned range). An empty range gives scale 1.
+  Source: Jacob et al. 2018, arXiv:1712.05877, section 3.1 (nudged ranges).
+  """
+  levels = 2**bits - 1
+  low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
+  scale = jnp.where(high > low, high - low, levels) * np.float32(1 / levels)
+  return scale, jnp.clip(jnp.round(-low * (1 / scale)), 0, levels)
+
+
+def affine(x: Array, scale: Array, zero_point: Array, *, bits: int) -> Array:
+  """The input on the unsigned grid: (clip(round(x * (1 / s)) + z, 0, 2^bits - 1) - z) * s.
+
+  Args:
+    x: any shape.
+    scale: scalar, positive.
+    zero_point: scalar integer as float.
+    bits: 2..8.
+  Returns:
+    Same shape and dtype; gradient 1 on the closed range of the grid, 0 outside.
+  """
+  levels = 2**bits - 1
+  # The reciprocal first: a stored network has constant scales, and this product is the same bits there.
+  clipped = ste.clip(x.astype(jnp.float32) * (1 / scale), -zero_point, levels - zero_point)
+  return (ste.round_(clipped) * scale).astype(x.dtype)

@@ -1,0 +1,78 @@
+"""Devices of this process: how many, the mesh over them, and the compilation cache."""
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from lightjax.core.typing import PyTree
+
+__all__ = ['configure', 'cores', 'mesh', 'replicate', 'shard', 'topology', 'versions']
+
+
+def cores() -> int:
+  """Cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def configure(*, cpu_devices: int | None = None, cache: pathlib.Path | str | None = None) -> None:
+  """Set up JAX, before its first use in the process.
+
+  Args:
+    cpu_devices: virtual CPU devices; None: one for each core that the process may use. Each run takes as many of them as
+      its config says.
+    cache: folder of the persistent compilation cache; None: `$JAX_COMPILATION_CACHE_DIR` or ~/.cache/lightjax/compiled.
+  """
+  # The option has a default of -1 and refuses a change once the backend runs.
+  jax.config.update('jax_num_cpu_devices', cpu_devices or cores())
+  folder = cache or os.environ.get('JAX_COMPILATION_CACHE_DIR') or pathlib.Path.home() / '.cache' / 'lightjax' / 'compiled'
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def mesh(count: int) -> Mesh:
+  """The first `count` devices on one axis, 'data'.
+
+  Raises:
+    ValueError: the process has fewer.
+  """
+  devices = jax.devices()
+  if not 1 <= count <= len(devices):
+    raise ValueError(
+      f'devices={count}, but this process has {len(devices)} ({devices[0].platform}); '
+      'start it with more cores or accelerators, or set --config.devices.'
+    )
+  return Mesh(np.array(devices[:count]), ('data',))
+
+
+def replicate(tree: PyTree, over: Mesh) -> PyTree:
+  """The same arrays on every device of the mesh."""
+  return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+
+
+def shard(arrays: Sequence[Any], over: Mesh) -> list[Any]:
+  """Arrays split over the devices along their first axis."""
+  return [jax.device_put(array, NamedSharding(over, PartitionSpec('data'))) for array in arrays]
+
+
+def topology(over: Mesh) -> dict[str, Any]:
+  """What bit-identical resumption depends on: platform and number of devices."""
+  device = over.devices.flat[0]
+  return {'platform': device.platform, 'kind': device.device_kind, 'devices': over.size}
+
+
+def versions() -> dict[str, Any]:
+  """Versions and flags that a row of results carries."""
+  from importlib import metadata
+  names = ('lightjax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  return {name: metadata.version(name) for name in names} | {
+    'jaxlib': jaxlib.__version__, 'python': platform.python_version(), 'xla_flags': os.environ.get('XLA_FLAGS', ''),
+  }

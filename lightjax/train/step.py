@@ -1,0 +1,150 @@
+"""The training step: gradients at the view, pulled back through it; optimizer; masks; averages. And the evaluation step."""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from lightjax.core import rngs
+from lightjax.core.transform import Own
+from lightjax.core.typing import Array, PyTree, Variables
+from lightjax.train.compression import Compressed
+from lightjax.train.state import TrainState
+
+__all__ = ['Distillation', 'evaluation_step', 'training_step']
+
+
+class Distillation(NamedTuple):
+  """A student's share of teaching: loss = (1 - weight) cross-entropy + weight * criterion, weights on batch means.
+
+  Attributes:
+    apply: (teacher, images) -> logits [b c] of the frozen teacher in evaluation mode; `teacher` is a pytree, an argument
+      of the step and no constant of it, so that runs with other teachers share the compiled step.
+    criterion: (student logits, teacher logits, **hyper) -> loss [b]; see `distill.losses`.
+    weight: share of the criterion, 0..1.
+    hyper: hyperparameters of the criterion, `{'temperature': 4.0}`.
+  """
+  apply: Callable[[PyTree, Array], Array]
+  criterion: Callable[..., Array]
+  weight: float
+  hyper: Mapping[str, float]
+
+
+def training_step(
+  compressed: Compressed,
+  optimizer: optax.GradientTransformation,
+  *,
+  prepare: Callable[[Array, Array], Array],
+  label_smoothing: float = 0.0,
+  average: float = 0.0,
+  distillation: Distillation | None = None,
+) -> Callable[..., TrainState]:
+  """One step of training as a pure function, to be jitted with the state donated.
+
+  Args:
+    compressed: the network under its transform.
+    optimizer: over {'params', 'transform'}.
+    prepare: (key, images as stored [b h w c]) -> float images: normalization and augmentation.
+    label_smoothing: mass taken from the true class, 0..1.
+    average: decay of the params' moving average, 0..1; used if the state has one.
+    distillation: teaching by a frozen network, or None.
+  Returns:
+    (state, key of the run, images [b h w c], labels [b], teacher or None) -> state. A step whose loss or gradient is
+    not finite leaves the state as it was and is noted in `state.failed`.
+  """
+
+  def step(state: TrainState, key: Array, images: Array, labels: Array, teacher: PyTree = None) -> TrainState:
+    key = rngs.fold(key, 'step', state.step)
+    inputs = prepare(rngs.fold(key, 'prepare'), images)
+    taught = None if distillation is None else lax.stop_gradient(distillation.apply(teacher, inputs))
+    view_key = rngs.fold(key, 'view')
+
+    def view(params: PyTree, trainable: PyTree) -> Variables:
+      own = state.own._replace(trainable=trainable)
+      return compressed.transform.view({**state.collections, 'params': params}, own, view_key)['params']
+
+    def objective(viewed: PyTree, trainable: PyTree) -> tuple[Array, tuple[Array, PyTree, PyTree]]:
+      own = state.own._replace(trainable=trainable)
+      (logits, mutated), observed = compressed.apply_view(
+        {**state.collections, 'params': viewed}, own, inputs, observe=True, train=True,
+        mutable=list(state.collections), rngs={'dropout': rngs.fold(key, 'dropout')})
+      loss = cross_entropy(logits, labels, label_smoothing).mean()
+      if distillation is not None:
+        teaching = distillation.criterion(logits, taught, **distillation.hyper).mean()
+        loss = (1 - distillation.weight) * loss + distillation.weight * teaching
+      return loss, (logits, mutated, observed)
+
+    viewed, pull_back = jax.vjp(view, state.params, state.own.trainable)
+    (loss, (logits, mutated, observed)), (at_view, direct) = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(
+      viewed, state.own.trainable)
+    gradients, through_view = pull_back(at_view)
+    gradients = {'params': gradients, 'transform': jax.tree.map(jnp.add, through_view, direct)}
+
+    trained = {'params': state.params, 'transform': state.own.trainable}
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    trained = optax.apply_updates(trained, updates)
+    collections = {**state.collections, **mutated}
+
+    def loss_of(variables: Variables) -> Array:
+      return cross_entropy(compressed.model.apply(variables, inputs), labels, label_smoothing).mean()
+
+    # The optimizer's slots are masked over both trees, the averaged params over their own.
+    variables, own, _ = compressed.update(
+      {**collections, 'params': trained['params']}, state.own._replace(trainable=trained['transform']),
+      step=state.step + 1, key=rngs.fold(key, 'update'), observed=observed, gradients=at_view, loss=loss_of)
+    params = variables['params']
+    opt_state = compressed.mask_optimizer(optimizer, opt_state, params, own)
+    averaged = state.average
+    if averaged is not None:
+      averaged = jax.tree.map(lambda old, new: average * old + (1 - average) * new, averaged, params)
+      averaged = compressed.transform.project({**collections, 'params': averaged}, own)['params']
+
+    finite = jnp.stack([jnp.isfinite(loss), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(at_view))])
+    totals = {
+      'examples': state.totals['examples'] + labels.shape[0],
+      'loss': state.totals['loss'] + loss * labels.shape[0],
+      'correct': state.totals['correct'] + (logits.argmax(-1) == labels).sum(),
+    }
+    # A failed run stands still, so that the layer can be found from the very state and batch that failed.
+    sound = finite.all() & (state.failed[0] < 0)
+    first_failure = ~sound & (state.failed[0] < 0)
+    failure = (state.step, jnp.argmin(finite).astype(jnp.int32))
+    moved = TrainState(state.step + 1, params, collections, own, opt_state, averaged, totals, state.failed)
+    kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, state)
+    return kept.replace(failed=jax.tree.map(lambda new, old: jnp.where(first_failure, new, old), failure, state.failed))
+
+  return step
+
+
+def evaluation_step(
+  compressed: Compressed, *, prepare: Callable[[Array], Array]
+) -> Callable[[Variables, Own, Array, Array, Array], dict[str, Array]]:
+  """Sums of a batch in evaluation mode.
+
+  Args:
+    compressed: the network under its transform.
+    prepare: images as stored -> float images, without augmentation.
+  Returns:
+    (variables, own, images, labels, valid [b] bool) -> {'examples', 'loss', 'correct'}; padded examples do not count.
+  """
+
+  def step(variables: Variables, own: Own, images: Array, labels: Array, valid: Array) -> dict[str, Array]:
+    logits = compressed.apply(variables, own, prepare(images))
+    losses = cross_entropy(logits, labels, 0.0)
+    return {
+      'examples': valid.sum().astype(jnp.float32),
+      'loss': jnp.where(valid, losses, 0).sum(),
+      'correct': (valid & (logits.argmax(-1) == labels)).sum().astype(jnp.float32),
+    }
+
+  return step
+
+
+def cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
+  """Softmax cross-entropy [b] in float32, the labels smoothed by Szegedy et al. 2016, arXiv:1512.00567, section 7."""
+  targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
