@@ -1,7 +1,7 @@
 """From a config to the functions of a run: network, transform, optimizer, compiled steps.
 
-A `Program` does not depend on the seed, nor on where results go: runs that differ in these alone share it and its compiled
-functions, as long as they share a process.
+A `Program` does not depend on the seed, nor on where results go: runs that differ in these alone share it and its
+compiled functions, as long as they share a process.
 """
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Program(NamedTuple):
   """Everything of a run that its seed does not change.
 
   Attributes:
+    network: the linen module.
     compressed: the network under its chain.
     splits: the data.
     mesh: devices that share a batch.
@@ -50,6 +51,7 @@ class Program(NamedTuple):
     logits: (variables, own, images as stored) -> logits of the simulation.
     stored_logits: (artifact, images as stored) -> logits of the network that was stored.
   """
+  network: nn.Module
   compressed: Compressed
   splits: data.Splits
   mesh: Mesh
@@ -109,7 +111,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
 
   def stored_logits(stored: artifact.Stored, images: Array) -> Array:
     @jax.jit
-    def forward(variables: Variables, images: Array) -> Array:
+    def forward(variables: Variables, images: Array) -> Any:
       with nn.intercept_methods(quantize.frozen_interceptor(stored.encoded.activations)):
         return model.apply(variables, normalize(images))
 
@@ -136,7 +138,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
     return f'the output of {place} is not finite; lower the learning rate, or look at its input.'
 
   return Program(
-    compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
+    model, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
     _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, logits, stored_logits)
 
 
@@ -234,7 +236,9 @@ def _feed(
   if config.data.path == 'memory':
     images, labels = devices.replicate(splits.train.arrays(), over)
 
-    def gathered(state: TrainState, key: Array, batch: Any, teacher: PyTree, images: Array, labels: Array) -> TrainState:
+    def gathered(
+      state: TrainState, key: Array, batch: Any, teacher: PyTree, images: Array, labels: Array
+    ) -> TrainState:
       return step(state, key, images[batch], labels[batch], teacher)
 
     compiled = jax.jit(gathered, donate_argnums=0)

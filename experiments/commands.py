@@ -1,6 +1,6 @@
 """What every command shares: flags, devices, progress, and one readable line when something is wrong.
 
-Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + signal when it was stopped (the same command resumes).
+Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + signal when it was stopped and can be resumed.
 """
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def progress_bar(name: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     progress.MofNCompleteColumn(), progress.TextColumn('{task.fields[speed]}'), progress.TimeRemainingColumn())
   with progress.Progress(*columns, console=screen, disable=not screen.is_terminal) as bar:
     task = bar.add_task('', total=1, unit=name, phase='', speed='')
-    last = ['', 0.0]
+    last_phase, last_share = '', 0.0
 
     def show(state: dict[str, Any]) -> None:
       speed = f'{state["steps_per_second"]:.1f} steps/s' if state.get('steps_per_second') else ''
       bar.update(task, completed=state['step'], total=state['steps'], phase=state['phase'], speed=speed)
       share = state['step'] / max(state['steps'], 1)
-      if not screen.is_terminal and (state['phase'] != last[0] or share >= last[1] + 0.1):
-        last[:] = [state['phase'], share]
+      nonlocal last_phase, last_share
+      if not screen.is_terminal and (state['phase'] != last_phase or share >= last_share + 0.1):
+        last_phase, last_share = state['phase'], share
         print(f'{name}: {state["phase"]} {state["step"]}/{state["steps"]} {speed}', file=sys.stderr, flush=True)
 
     yield show

@@ -1,7 +1,8 @@
 """What a config of an experiment can say: every field with its default, reading config files, overriding fields.
 
-A config file is a fork of `default()`: a function `get_config(arg='')` that starts from it and sets what its experiment is
-about. Fields that stay at their default do not enter the identity of a run, so that a new field leaves old results valid.
+A config file is a fork of `default()`: a function `get_config(arg='')` that starts from it and sets what its
+experiment is about. Fields that stay at their default do not enter the identity of a run, so that a new field leaves
+old results valid.
 """
 from __future__ import annotations
 

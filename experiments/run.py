@@ -1,7 +1,7 @@
 """Train one run from a config: resumes what was stopped, returns at once what is done.
 
-Any field can be overridden: --config.compress.prune.sparsity=0.95. What the run needs first (a teacher, a network to start
-from) is trained in DIR/units.
+Any field can be overridden: --config.compress.prune.sparsity=0.95. What the run needs first (a teacher, a network to
+start from) is trained in DIR/units.
 
 Example:
   python -m experiments.run --config=experiments/configs/lenet300_prune.py --workdir=runs/prune --config.epochs=5
@@ -17,7 +17,8 @@ from ml_collections import config_flags
 from experiments import commands, configuration, unit
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; any field: --config.field=value.')
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run: checkpoints, metrics, artifact, result.')
+flags.DEFINE_string(
+  'workdir', None, 'Folder of the run: checkpoints, metrics, artifact, result.')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images, to see that the config works.')
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -27,7 +28,7 @@ def main() -> int:
   config = _CONFIG.value
   config.name = config.name or pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
   config = configuration.smoke(config) if _SMOKE.value else config
-  folder = pathlib.Path(_WORKDIR.value)
+  folder = pathlib.Path(flags.FLAGS.workdir)
   commands.configure_devices(config)
   with commands.progress_bar(config.name) as progress:
     result = unit.run_in(folder, config, folder / 'units', progress)

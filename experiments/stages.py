@@ -69,8 +69,8 @@ def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:
 
   Args:
     run: its length.
-    fields: `transform` is a name of this module or 'my_file:my_stage'; `rules` are pairs (pattern, True or False), False
-      leaves alone; `skip` names the defaults that go before them.
+    fields: `transform` is a name of this module or 'my_file:my_stage'; `rules` are pairs (pattern, True or False),
+      False leaves alone; `skip` names the defaults that go before them.
     field: where the fields stand in the config, for messages.
   Returns:
     The transform, under its rules.

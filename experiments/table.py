@@ -3,9 +3,10 @@
   python -m experiments.table --table=NAME --jobs=2
   python -m experiments.table --table=path/to/my_table.py --workdir=runs --results=experiments/results
 
-Interrupted (Ctrl-C, SIGTERM, kill -9), the same command resumes. Ends with 0; 1 when a row failed; 2 on a mistake in the command or in
-the table file; 130 after Ctrl-C (the workers save first; a second Ctrl-C does not wait for them).
+Interrupted (Ctrl-C, SIGTERM, kill -9), the same command resumes. Ends with 0; 1 when a row failed; 2 on a mistake in
+the command or in the table file; 130 after Ctrl-C (the workers save first; a second Ctrl-C does not wait for them).
 """
+
 from __future__ import annotations
 
 import pathlib
@@ -22,12 +23,16 @@ from absl import app, flags
 from experiments.engine import progress, rendering, rows, scheduling, tables
 from experiments.engine.errors import TableError
 
-TABLE = flags.DEFINE_string('table', None, 'Name of a file in experiments/tables, or a path to a table file of your own.')
+TABLE = flags.DEFINE_string(
+  'table', None, 'Name of a file in experiments/tables, or a path to a table file of your own.'
+)
 JOBS = flags.DEFINE_integer('jobs', 1, 'Worker processes; cores (and GPUs) are divided between them.')
 SEEDS = flags.DEFINE_list('seeds', None, 'Seeds to train now, instead of all that the table declares.')
 WORKDIR = flags.DEFINE_string('workdir', 'runs', 'Where units and tables are kept.')
 RESULTS = flags.DEFINE_string('results', None, 'Write rows and rendered table to RESULTS/NAME as well.')
-SMOKE = flags.DEFINE_bool('smoke', False, 'The variant that runs in seconds on bundled data, first seed only; its figures mean nothing.')
+SMOKE = flags.DEFINE_bool(
+  'smoke', False, 'The variant that runs in seconds on bundled data, first seed only; its figures mean nothing.'
+)
 TRAIN = flags.DEFINE_bool('train', True, 'Train what is missing; --notrain only shows what is there.')
 
 
@@ -35,14 +40,23 @@ class Stopped(KeyboardInterrupt):
   """SIGTERM or SIGHUP: ends like Ctrl-C, with the exit code 128 + signal."""
 
 
-def make_table(name: str, *, unit: ModuleType, jobs: int, workdir: pathlib.Path, console: rich.console.Console,
-               seeds: Sequence[int] | None = None, results: pathlib.Path | None = None, smoke: bool = False,
-               train: bool = True) -> int:
+def make_table(
+  name: str,
+  *,
+  unit: ModuleType,
+  jobs: int,
+  workdir: pathlib.Path,
+  console: rich.console.Console,
+  seeds: Sequence[int] | None = None,
+  results: pathlib.Path | None = None,
+  smoke: bool = False,
+  train: bool = True,
+) -> int:
   """Trains and renders one table.
 
   Args:
     name: of the table, or a path to its file.
-    unit: the module that runs a work unit (identify, prerequisites, run, result, NUMERICS); workers import it by its name.
+    unit: the module of the work units (identify, prerequisites, run, result, NUMERICS); workers import it by name.
     jobs: number of worker processes.
     workdir: units go to `<workdir>/units/<id>`, the table to `<workdir>/tables/<name>`.
     console: where progress and the table are printed.
@@ -89,15 +103,30 @@ def make_table(name: str, *, unit: ModuleType, jobs: int, workdir: pathlib.Path,
 
   wanted = set(identities.values())
   others = len(units.keys() - wanted)
-  console.print(f'[bold]{rich.markup.escape(table.title)}[/]: {len(wanted)} rows ({len(table.cells)} cells), '
-                f'{len(wanted & found.keys())} done, {len(units) - others} to train'
-                + (f', {others} other units first' if others else ''), highlight=False, soft_wrap=True)
+  console.print(
+    f'[bold]{rich.markup.escape(table.title)}[/]: {len(wanted)} rows ({len(table.cells)} cells), '
+    f'{len(wanted & found.keys())} done, {len(units) - others} to train'
+    + (f', {others} other units first' if others else ''),
+    highlight=False,
+    soft_wrap=True,
+  )
   errors: dict[str, str] = {}
 
   def write_rows() -> tuple[list[dict[str, Any]], str]:
-    made = [rows.make(table.cells[number], seed=seed, identity=identity, unit=unit, root=root, result=found.get(identity),
-                      error=errors.get(identity), metric=table.metric, before=before)
-            for (number, seed), identity in identities.items()]
+    made = [
+      rows.make(
+        table.cells[number],
+        seed=seed,
+        identity=identity,
+        unit=unit,
+        root=root,
+        result=found.get(identity),
+        error=errors.get(identity),
+        metric=table.metric,
+        before=before,
+      )
+      for (number, seed), identity in identities.items()
+    ]
     text = rows.dump(made)
     for folder in folders:
       rows.write_text(folder / 'rows.jsonl', text)
@@ -119,12 +148,14 @@ def make_table(name: str, *, unit: ModuleType, jobs: int, workdir: pathlib.Path,
     except KeyboardInterrupt:
       read_results()
       write_rows()
-      console.print(f'stopped: {len(units.keys() & found.keys())} of {len(units)} units done; the same command resumes.')
+      console.print(
+        f'stopped: {len(units.keys() & found.keys())} of {len(units)} units done; the same command resumes.'
+      )
       raise
     read_results()
 
   made, text = write_rows()
-  report = rendering.Report(table=table, rows=made, bases=tables.bases(table, smoke=smoke), is_smoke=smoke)
+  report = rendering.Report(table=table, rows=made, bases=tables.bases(table), is_smoke=smoke)
   console.print(rendering.terminal(report))
   for folder in folders:
     for path in rendering.write(report, folder, rows_text=text):
@@ -147,6 +178,14 @@ def _seeds(texts: Sequence[str] | None) -> list[int] | None:
   return seeds
 
 
+def _parse(arguments: Sequence[str]) -> list[str]:
+  try:
+    return flags.FLAGS(list(arguments))
+  except flags.Error as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
 def _on_signal(number: int, frame: Any) -> None:
   signal.signal(number, signal.SIG_IGN)
   raise Stopped(number)
@@ -163,9 +202,18 @@ def main(arguments: Sequence[str]) -> int:
     if TABLE.value is None:
       raise TableError(f'--table=NAME is missing; tables: {", ".join(tables.names())}.')
     from experiments import unit
-    return make_table(TABLE.value, unit=unit, jobs=JOBS.value, workdir=pathlib.Path(WORKDIR.value), console=console,
-                      seeds=_seeds(SEEDS.value), results=pathlib.Path(RESULTS.value) if RESULTS.value else None,
-                      smoke=SMOKE.value, train=TRAIN.value)
+
+    return make_table(
+      TABLE.value,
+      unit=unit,
+      jobs=JOBS.value,
+      workdir=pathlib.Path(WORKDIR.value),
+      console=console,
+      seeds=_seeds(SEEDS.value),
+      results=pathlib.Path(RESULTS.value) if RESULTS.value else None,
+      smoke=SMOKE.value,
+      train=TRAIN.value,
+    )
   except TableError as error:
     print(f'error: {error}', file=sys.stderr)
     return 2
@@ -179,4 +227,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=_parse)

@@ -5,7 +5,6 @@ import json
 import math
 import pathlib
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from experiments import building, unit
 from experiments.building import Program
 from lightjax import artifact, measure
-from lightjax.core import rngs, specs, trees
+from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
 from lightjax.core.typing import PyTree, Variables
 from lightjax.train import checkpoints, devices, health, loop, writers
@@ -36,8 +35,8 @@ def program(config: ml_collections.ConfigDict) -> Program:
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
   """(variables, own) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
-  like = _saved(program(config).initial(config.seed, None), None)
-  found = checkpoints.latest(place, like)
+  state = program(config).initial(config.seed, None)
+  found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
   if found is None:
     raise OSError(f'{place} holds no sound checkpoint; remove {place.parent} to train it again')
   saved = found[1]
@@ -45,7 +44,7 @@ def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Var
 
 
 def train(
-  config: ml_collections.ConfigDict, folder: pathlib.Path, finished: Finished, progress: Callable[[dict[str, Any]], None]
+  config: ml_collections.ConfigDict, folder: pathlib.Path, finished: Finished, progress: unit.Progress
 ) -> dict[str, Any]:
   """Train a unit, from its newest sound checkpoint if there is one.
 
@@ -57,6 +56,7 @@ def train(
   Returns:
     {'metrics', 'layers', 'versions', 'device'}.
   """
+  devices.configure()
   progress({'step': 0, 'steps': 1, 'phase': 'building'})
   health.check_compiler()
   built = program(config)
@@ -68,10 +68,10 @@ def train(
 
   state = built.initial(config.seed, start)
   key = devices.replicate(rngs.root(config.seed), built.mesh)
-  best = {'variables': state.variables(), 'own': state.own}
+  best = _snapshot(state)
   about: dict[str, Any] = {'seconds': 0.0, 'lines': 0, 'best_accuracy': -1.0, 'best_epoch': 0}
   place = folder / 'checkpoints'
-  found = checkpoints.latest(place, _saved(state, best))
+  found = checkpoints.latest(place, {'state': state, 'best': best})
   if found is not None:
     saved = devices.replicate(found[1], built.mesh)
     state, best = saved['state'], saved['best']
@@ -96,14 +96,13 @@ def train(
       metrics.write(done, {'epoch': epoch, 'split': 'validation', 'loss': seen['loss'], 'accuracy': seen['accuracy']})
       if done >= built.settled and seen['accuracy'] > about['best_accuracy']:
         about.update(best_accuracy=seen['accuracy'], best_epoch=epoch)
-        # A copy: the step donates the state's own buffers.
-        best.update(jax.tree.map(jnp.copy, {'variables': state.variables(), 'own': state.own}))
+        best.update(_snapshot(state))
     clock.start(state)
 
   def save(state: TrainState) -> None:
     clock.stop(state)
     checkpoints.save(
-      place, int(state.step), _saved(state, best), keep=config.checkpoint.keep,
+      place, int(state.step), {'state': state, 'best': best}, keep=config.checkpoint.keep,
       about={**about, 'seconds': clock.seconds, 'lines': metrics.lines})
     clock.start(state)
 
@@ -145,7 +144,7 @@ def _figures(
   path = folder / 'artifact.ljx'
   stored = artifact.save(path, network=spec, variables=view, encoded=encoded, meta={'id': unit.identify(config)})
   difference = _compare_with_stored(built, path, variables, own)
-  counts = measure.count(built.compressed.model, built.splits.info.shape)
+  counts = measure.count(built.network, built.splits.info.shape)
   layers = measure.layers(view, encoded)
   return {
     'metrics': figures | {
@@ -164,18 +163,18 @@ def _compare_with_stored(built: Program, path: pathlib.Path, variables: Variable
   Raises:
     ArithmeticError: the stored network is another one than the simulated.
   """
-  images, _ = built.splits.test.take(np.arange(min(HELD, len(built.splits.test))))
+  images = jnp.asarray(built.splits.test.take(np.arange(min(HELD, len(built.splits.test))))[0])
   simulated = built.logits(variables, own, images)
   stored = built.stored_logits(artifact.load(path), images)
   difference = float(jnp.max(jnp.abs(stored - simulated)))
   if not difference <= 1e-5 * float(1 + jnp.max(jnp.abs(simulated))):
-    raise ArithmeticError(f'{path}: its logits differ from the simulation by {difference}; the artifact is not to be used')
+    raise ArithmeticError(f'{path}: its logits differ from the simulation by {difference}; do not use the file')
   return difference
 
 
-def _saved(state: TrainState, best: PyTree) -> dict[str, Any]:
-  best = {'variables': state.variables(), 'own': state.own} if best is None else best
-  return {'state': state, 'best': best}
+def _snapshot(state: TrainState) -> dict[str, Any]:
+  """What evaluation needs of a state, as a copy: the step donates the state's own buffers."""
+  return jax.tree.map(jnp.copy, {'variables': state.variables(), 'own': state.own})
 
 
 def _keep_topology(folder: pathlib.Path, built: Program) -> None:
@@ -195,7 +194,8 @@ class _Clock:
   """Seconds spent in steps, the first step of the process (which compiles), evaluation and saving apart."""
 
   def __init__(self, seconds: float):
-    self.seconds, self._since, self._warm = seconds, None, False
+    self.seconds, self._warm = seconds, False
+    self._since: float | None = None
 
   def start(self, state: TrainState) -> None:
     if not self._warm:

@@ -18,7 +18,8 @@ from typing import Any
 
 import ml_collections
 
-from experiments import configuration
+from experiments import configuration, stages
+from lightjax import models
 from lightjax.core import specs
 
 SCHEME = 1  # of identities: what enters them and how
@@ -36,14 +37,20 @@ def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What the identity is the hash of: plain data, defaults left out, user functions with a hash of their source."""
   fields = {
     field: value for field, value in configuration.essential(config).items()
-    if field.split('.')[0] not in ('compress', 'start', 'distill')
+    if field.split('.')[0] not in ('model', 'compress', 'start', 'distill')
   }
-  stages = [_stage(config.compress[name]) for name in config.compress.stages if name in config.compress]
-  essence = {'scheme': SCHEME, 'fields': fields, 'compress': stages, 'sources': _sources(config)}
+  essence = {
+    'scheme': SCHEME, 'fields': fields, 'sources': _sources(config),
+    'model': _without_defaults(config.model, 'name', models),
+    'compress': [
+      _without_defaults(config.compress[name], 'transform', stages) for name in config.compress.stages
+      if name in config.compress],
+  }
   for role, unit in prerequisites(config).items():
     essence[role] = identify(unit)
   if config.distill.config:
-    essence['distill'] = {key: config.distill[key] for key in ('loss', 'hyper', 'weight')}
+    essence['distill'] = {
+      'loss': config.distill.loss, 'hyper': config.distill.hyper.to_dict(), 'weight': config.distill.weight}
   return specs.canonical(essence)
 
 
@@ -161,15 +168,14 @@ def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
   return {key: each for name in value for key, each in _flat(value[name], f'{prefix}.{name}'.strip('.')).items()}
 
 
-def _stage(fields: ml_collections.ConfigDict) -> dict[str, Any]:
-  from experiments import stages
-  function = specs.resolve(fields.transform, stages, field='transform')
+def _without_defaults(fields: ml_collections.ConfigDict, name: str, namespace: Any) -> dict[str, Any]:
+  function = specs.resolve(fields[name], namespace, field=name)
   return specs.without_defaults(function, fields.to_dict())
 
 
-def _sources(config: ml_collections.ConfigDict) -> dict[str, str]:
+def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
   """Hash of the source of every function of the user's own that the config names."""
-  own = {}
+  own: dict[str, str | None] = {}
   for field, value in configuration.flatten(config).items():
     unused = field.startswith('compress.') and field.split('.')[1] not in (*config.compress.stages, 'stages')
     if isinstance(value, str) and ':' in value and not unused and not field.startswith(('start.', 'data.dir')):

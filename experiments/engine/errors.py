@@ -1,4 +1,5 @@
 """The one exception that a user of a table should ever see, printed as a line."""
+
 from __future__ import annotations
 
 import difflib

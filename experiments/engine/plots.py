@@ -1,4 +1,5 @@
 """The plots of a report, as SVG texts that follow the page's colours: accuracy against cost, curves, layers."""
+
 from __future__ import annotations
 
 import io
@@ -6,13 +7,12 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.engine import rendering
 from experiments.engine.errors import TableError
-
-if TYPE_CHECKING:
-  from experiments.engine.rendering import Line, Report
+from experiments.engine.labels import Point, place
+from experiments.engine.lines import FRACTIONS, Line, Report, mean_metric
+from experiments.engine.lines import title as title_of
 
 # Okabe and Ito's colours, safe for the colour-blind, of middle lightness: legible on white and on dark grey.
 _COLOURS = ('#0b84c4', '#e07b00', '#0aa37a', '#cf5f9e', '#8a6fd1', '#c9a000', '#d1495b', '#5aa9d6')
@@ -25,13 +25,16 @@ _WIDTH, _HEIGHT = 6.4, 4.0
 
 class Plot(NamedTuple):
   """One figure of the page."""
+
   title: str
   svg: str
   is_wide: bool = False
+  caption: str = ''
 
 
 class Key(NamedTuple):
   """One entry of the legend."""
+
   name: str
   colour: str
   glyph: str
@@ -61,23 +64,41 @@ def legend(made: Sequence[Line]) -> list[Key]:
     One entry a first label.
   """
   entries = []
+  drawn = {_of(line, _series(made)) for line in made if line.summary is not None}
   for name, index in _series(made).items():
+    if index not in drawn:
+      continue
     colour, _, glyph = _style(index)
     entries.append(Key(name, colour, glyph))
   return entries
 
 
+_STYLE: dict[Any, Any] = {
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'lightjax',
+  'font.family': 'DejaVu Sans',
+  'font.size': 10,
+  'text.color': _INK,
+  'axes.edgecolor': _INK,
+  'axes.labelcolor': _INK,
+  'xtick.color': _INK,
+  'ytick.color': _INK,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.linewidth': 0.8,
+  'grid.color': _INK,
+  'grid.alpha': 0.12,
+  'grid.linewidth': 0.8,
+}
+
+
 def _new(width: float, height: float) -> Any:
-  try:
-    import matplotlib
-    import matplotlib.figure
-  except ImportError as error:
-    raise TableError('the report needs jinja2 and matplotlib: pip install "lightjax[report]" (rows.jsonl is written).') from error
-  matplotlib.rcParams.update({
-      'svg.fonttype': 'none', 'svg.hashsalt': 'lightjax', 'font.family': 'DejaVu Sans', 'font.size': 10, 'text.color': _INK,
-      'axes.edgecolor': _INK, 'axes.labelcolor': _INK, 'xtick.color': _INK, 'ytick.color': _INK, 'axes.spines.top': False,
-      'axes.spines.right': False, 'axes.linewidth': 0.8, 'grid.color': _INK, 'grid.alpha': 0.12, 'grid.linewidth': 0.8})
-  return matplotlib.figure.Figure(figsize=(width, height), layout='constrained')
+  from matplotlib.backends import backend_agg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(width, height), layout='constrained')
+  backend_agg.FigureCanvasAgg(figure)  # measures texts
+  return figure
 
 
 def _svg(figure: Any, name: str) -> str:
@@ -85,7 +106,7 @@ def _svg(figure: Any, name: str) -> str:
   file = io.StringIO()
   figure.savefig(file, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
   text = file.getvalue()
-  text = text[text.index('<svg'):].replace(_INK, 'currentColor')
+  text = text[text.index('<svg') :].replace(_INK, 'currentColor')
   text = re.sub(r"font: ([0-9.]+)px '[^']*'[^;\"]*", r'font-size: \1px', text)
   text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
   text = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', text)
@@ -103,12 +124,15 @@ def _short(value: float) -> str:
 
 def _axis_of_costs(axes: Any, values: Sequence[float], name: str) -> None:
   from matplotlib import ticker
+
   low, high = min(values), max(values)
   if low > 0 and high / low > 8:
     axes.set_xscale('log')
     axes.set_xlim(low / (high / low) ** 0.08, high * (high / low) ** 0.12)
     decades = math.log10(high / low)
-    axes.xaxis.set_major_locator(ticker.LogLocator(10, subs=(1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,)))
+    axes.xaxis.set_major_locator(
+      ticker.LogLocator(10, subs=(1, 2, 5) if decades < 2.5 else (1, 3) if decades < 4 else (1,))
+    )
     axes.xaxis.set_minor_locator(ticker.NullLocator())
   else:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
@@ -117,62 +141,49 @@ def _axis_of_costs(axes: Any, values: Sequence[float], name: str) -> None:
   axes.set_xlabel(name)
 
 
-def _place(axes: Any, figure: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-  """Labels beside points, each at the first of eight places where it covers neither a point nor a label; else none."""
-  figure.draw_without_rendering()
-  renderer = figure.canvas.get_renderer()
-  frame = axes.get_window_extent(renderer)
-  dots = [axes.transData.transform((x, y)) for x, y, _, _ in points]
-  taken: list[Any] = []
-  offsets = ((0, 8, 'center', 'bottom'), (0, -8, 'center', 'top'), (8, 0, 'left', 'center'), (-8, 0, 'right', 'center'),
-             (6, 6, 'left', 'bottom'), (-6, 6, 'right', 'bottom'), (6, -6, 'left', 'top'), (-6, -6, 'right', 'top'))
-  for index, (x, y, text, colour) in enumerate(points):
-    for dx, dy, horizontal, vertical in offsets:
-      label = axes.annotate(text, (x, y), (dx, dy), textcoords='offset points', ha=horizontal, va=vertical, fontsize=8.5, color=colour)
-      box = label.get_window_extent(renderer).expanded(1.04, 1.1)
-      covers = any(box.overlaps(other) for other in taken)
-      covers |= any(box.x0 - 5 < px < box.x1 + 5 and box.y0 - 4 < py < box.y1 + 4
-                    for other, (px, py) in enumerate(dots) if other != index)
-      if not covers and frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1 + 10:
-        taken.append(box)
-        break
-      label.remove()
-
-
 def _against(report: Report, made: Sequence[Line], cost: str) -> Plot | None:
   """The metric against one cost; None when the cost does not vary."""
   metric = report.table.metric
   points = []
   for line in made:
-    value = rendering.mean_metric(line, cost)
+    value = mean_metric(line, cost)
     if line.summary is not None and value is not None:
       points.append((value, line))
   if len({value for value, _ in points}) < 2:
     return None
-  scale = 100 if metric.rsplit('/', 1)[-1] in rendering.FRACTIONS else 1
+  scale = 100 if metric.rsplit('/', 1)[-1] in FRACTIONS else 1
   figure = _new(_WIDTH, _HEIGHT)
   axes = figure.add_subplot()
   axes.grid(True)
   axes.set_axisbelow(True)
   series = _series(made)
-  labels = []
+  labels: list[list[Point]] = []
   for index in series.values():
     colour, marker, _ = _style(index)
     own = sorted(((x, line) for x, line in points if _of(line, series) == index), key=lambda point: point[0])
     xs, ys = [x for x, _ in own], [scale * line.summary.mean for _, line in own]  # type: ignore[union-attr]
     spread = [0.0 if math.isnan(line.summary.std) else scale * line.summary.std for _, line in own]  # type: ignore[union-attr]
-    axes.errorbar(xs, ys, yerr=spread if any(spread) else None, color=colour, marker=marker, markersize=6, linewidth=1.4,
-                  elinewidth=1, capsize=2.5, alpha=0.95)
-    for x, y, (_, line) in zip(xs, ys, own, strict=True):
-      rest = ', '.join(str(value) for value in list(line.labels.values())[1:])
-      if rest:
-        labels.append((x, y, rest, colour))
-  _axis_of_costs(axes, [value for value, _ in points], rendering.title(cost))
-  axes.set_ylabel(rendering.title(metric))
+    axes.errorbar(
+      xs,
+      ys,
+      yerr=spread if any(spread) else None,
+      color=colour,
+      marker=marker,
+      markersize=6,
+      linestyle='-' if len(set(xs)) > 1 else 'none',
+      linewidth=1.4,
+      elinewidth=1,
+      capsize=2.5,
+      alpha=0.95,
+    )
+    rest = [', '.join(str(value) for value in list(line.labels.values())[1:]) for _, line in own]
+    labels.append([Point(*point, colour) for point in zip(xs, ys, spread, rest, strict=True)])
+  _axis_of_costs(axes, [value for value, _ in points], title_of(cost))
+  axes.set_ylabel(title_of(metric))
   axes.margins(y=0.14)
-  _place(axes, figure, labels)
+  place(axes, figure, labels)
   name = metric.rsplit('/', 1)[-1]
-  return Plot(f'{name.capitalize()} against {rendering.title(cost)}', _svg(figure, f'against-{cost}'))
+  return Plot(f'{name.capitalize()} against {title_of(cost)}', _svg(figure, f'against-{cost}'))
 
 
 def _mean_curve(line: Line, name: str) -> list[tuple[float, float]]:
@@ -186,11 +197,13 @@ def _mean_curve(line: Line, name: str) -> list[tuple[float, float]]:
 
 def _curve(report: Report, made: Sequence[Line], name: str) -> Plot | None:
   """One quantity over training, a line a cell: the series' colour, dashes tell its cells apart."""
+  from matplotlib import ticker
+
   drawn = [(line, points) for line in made if len(points := _mean_curve(line, name)) > 1]
   if not drawn:
     return None
   word = name.rsplit('/', 1)[-1]
-  scale = 100 if word in rendering.FRACTIONS else 1
+  scale = 100 if word in FRACTIONS else 1
   figure = _new(_WIDTH, _HEIGHT)
   axes = figure.add_subplot()
   axes.grid(True)
@@ -199,24 +212,35 @@ def _curve(report: Report, made: Sequence[Line], name: str) -> Plot | None:
   count = dict.fromkeys(series.values(), 0)
   for line, points in drawn:
     index = _of(line, series)
-    axes.plot([x for x, _ in points], [scale * y for _, y in points], color=_style(index)[0], linewidth=1.5,
-              linestyle=_DASHES[count[index] % len(_DASHES)], alpha=0.9)
+    axes.plot(
+      [x for x, _ in points],
+      [scale * y for _, y in points],
+      color=_style(index)[0],
+      linewidth=1.5,
+      linestyle=_DASHES[count[index] % len(_DASHES)],
+      alpha=0.9,
+    )
     count[index] += 1
   values = sorted(scale * y for _, points in drawn for _, y in points)
   if word == 'loss' and values[0] > 0 and values[-1] / values[0] > 30:
     axes.set_yscale('log')
-  elif word in rendering.FRACTIONS and values[-1] - values[0] > 40:
+  elif word in FRACTIONS and values[-1] - values[0] > 25:
     # The first epochs of a slow start would press all that matters into a line.
     low = values[len(values) // 20]
     axes.set_ylim(low - 0.05 * (values[-1] - low), values[-1] + 0.05 * (values[-1] - low))
+  axes.xaxis.set_major_locator(ticker.MaxNLocator(8, integer=True))
   axes.set_xlabel('epoch')
-  axes.set_ylabel(rendering.title(name))
+  axes.set_ylabel(title_of(name))
   axes.margins(x=0.02)
-  return Plot(f'{name.replace("/", " ").capitalize()} while training', _svg(figure, f'curve-{name.replace("/", "-")}'))
+  return Plot(
+    f'{name.replace("/", " ").capitalize()} while training',
+    _svg(figure, f'curve-{name.replace("/", "-")}'),
+    caption='dashes: later rows of a series' if max(count.values()) > 1 else '',
+  )
 
 
 def _shorten(path: str, length: int = 26) -> str:
-  return path if len(path) <= length else f'…{path[1 - length:]}'
+  return path if len(path) <= length else f'…{path[1 - length :]}'
 
 
 def _layers(made: Sequence[Line], field: str) -> list[Plot]:
@@ -230,32 +254,45 @@ def _layers(made: Sequence[Line], field: str) -> list[Plot]:
     paths = tuple(layer['path'] for layer in lists[0])
     same = [layers for layers in lists if tuple(layer['path'] for layer in layers) == paths]
     means = [math.fsum(layers[index][field] for layers in same) / len(same) for index in range(len(paths))]
-    groups.setdefault(paths, []).append((line, means))
+    if any(value != (1.0 if field == 'density' else 32.0) for value in means):  # a dense float network shows nothing
+      groups.setdefault(paths, []).append((line, means))
   plots = []
-  dull = 1.0 if field == 'density' else 32.0
   for number, (paths, cells) in enumerate(groups.items()):
-    if all(value == dull for _, means in cells for value in means):
-      continue
     values = [[100 * (1 - value) if field == 'density' else value for value in means] for _, means in cells]
-    plots.append(_heat(values, [line.name for line, _ in cells], [_shorten(path) for path in paths],
-                       name=f'{field}-{number}', title='Sparsity by layer (%)' if field == 'density' else 'Bits by layer'))
+    plots.append(
+      _heat(
+        values,
+        [line.name for line, _ in cells],
+        [_shorten(path) for path in paths],
+        name=f'{field}-{number}',
+        title='Sparsity by layer (%)' if field == 'density' else 'Bits by layer',
+      )
+    )
   return plots
 
 
-def _heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, name: str, title: str) -> Plot:
-  import matplotlib
-  from matplotlib import ticker
+def _heat(
+  values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, name: str, title: str
+) -> Plot:
+  from matplotlib import colors, ticker
+
   has_text = len(columns) <= 24
   figure = _new(2 * _WIDTH, 1.3 + 0.30 * len(rows) + (0.9 if len(columns) <= 60 else 0.2))
   axes = figure.add_subplot()
   top = 100.0 if name.startswith('density') else max(8.0, *(value for row in values for value in row))
-  mesh = axes.pcolormesh([list(row) for row in values], cmap=matplotlib.colormaps['YlGnBu'], vmin=0, vmax=top,
-                         edgecolors='none', linewidth=0)
+  # From nearly nothing to full colour by opacity alone: right on a light page and on a dark one.
+  blue = colors.to_rgb(_COLOURS[0])
+  ramp = colors.LinearSegmentedColormap.from_list('ramp', [(*blue, 0.04), (*blue, 1.0)])
+  mesh = axes.pcolormesh([list(row) for row in values], cmap=ramp, vmin=0, vmax=top, edgecolors='none', linewidth=0)
   axes.invert_yaxis()
   axes.set_yticks([index + 0.5 for index in range(len(rows))], [_shorten(row, 40) for row in rows], fontsize=9)
   if len(columns) <= 60:
-    axes.set_xticks([index + 0.5 for index in range(len(columns))], columns, rotation=35, ha='right', rotation_mode='anchor',
-                    fontsize=9 if len(columns) <= 24 else 6.5)
+    axes.set_xticks(
+      [index + 0.5 for index in range(len(columns))],
+      columns,
+      fontsize=9 if has_text else 6.5,
+      **({} if len(columns) <= 6 else {'rotation': 35, 'ha': 'right', 'rotation_mode': 'anchor'}),
+    )
   else:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
     axes.set_xlabel('layer, from input to output')
@@ -264,8 +301,15 @@ def _heat(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Seque
     side.set_visible(False)
   if has_text:
     for (y, row), x in itertools.product(enumerate(values), range(len(columns))):
-      axes.text(x + 0.5, y + 0.5, f'{row[x]:.3g}', ha='center', va='center', fontsize=8.5,
-                color='#ffffff' if row[x] > 0.55 * top else '#1c2733')
+      axes.text(
+        x + 0.5,
+        y + 0.5,
+        f'{row[x]:.3g}',
+        ha='center',
+        va='center',
+        fontsize=8.5,
+        color='#ffffff' if row[x] > 0.6 * top else _INK,
+      )
   else:
     figure.colorbar(mesh, ax=axes, pad=0.01, aspect=30).outline.set_visible(False)
   return Plot(title, _svg(figure, name), is_wide=True)
@@ -282,7 +326,12 @@ def draw(report: Report, made: Sequence[Line]) -> list[Plot]:
   Raises:
     TableError: matplotlib is not installed.
   """
+  try:
+    import matplotlib
+  except ImportError as error:
+    raise TableError('the report needs matplotlib: pip install "lightjax[report]" (rows.jsonl is written).') from error
   names = dict.fromkeys(name for line in made for row in line.rows for name in row['curves'])
-  found = [_against(report, made, cost) for cost in ('bytes', 'macs', 'latency_ms')]
-  found += [_curve(report, made, name) for name in sorted(names, key=lambda name: (name.endswith('loss'), name))]
-  return [plot for plot in found if plot is not None] + _layers(made, 'density') + _layers(made, 'bits')
+  with matplotlib.rc_context(_STYLE):
+    found = [_against(report, made, cost) for cost in ('bytes', 'macs', 'latency_ms')]
+    found += [_curve(report, made, name) for name in sorted(names, key=lambda name: (name.endswith('loss'), name))]
+    return [plot for plot in found if plot is not None] + _layers(made, 'density') + _layers(made, 'bits')

@@ -1,4 +1,5 @@
 """What is seen while a table is trained: a live picture on a terminal, plain lines elsewhere."""
+
 from __future__ import annotations
 
 import contextlib
@@ -67,8 +68,13 @@ class _Seat:
     figures = self.figures
     steps = f'{figures["step"]:,}/{figures["steps"]:,}' if figures.get('steps') else ''
     loss = f'{figures["loss"]:.4g}' if isinstance(figures.get('loss'), (int, float)) else ''
-    return {'phase': str(figures.get('phase', 'starting')), 'steps': steps, 'loss': loss, 'eta': self.eta(),
-            'time': duration(time.monotonic() - self.began)}
+    return {
+      'phase': str(figures.get('phase', 'starting')),
+      'steps': steps,
+      'loss': loss,
+      'eta': self.eta(),
+      'time': duration(time.monotonic() - self.began),
+    }
 
 
 class Progress:
@@ -87,7 +93,9 @@ class Progress:
     if not self.console.is_terminal:
       yield
       return
-    with rich.live.Live(get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True) as self.live:
+    with rich.live.Live(
+      get_renderable=self._picture, console=self.console, refresh_per_second=4, transient=True
+    ) as self.live:
       yield
     self.live = None
 
@@ -128,27 +136,44 @@ class Progress:
     for index, seat in sorted(self.seats.items()):
       words = seat.words()
       parts = [f'worker {index}', seat.unit.name, words['phase']]
-      parts += [f'{name} {words[key]}' for name, key in (('step', 'steps'), ('loss', 'loss'), ('eta', 'eta')) if words[key]]
+      parts += [
+        f'{name} {words[key]}' for name, key in (('step', 'steps'), ('loss', 'loss'), ('eta', 'eta')) if words[key]
+      ]
       self._say('  '.join(parts), 'none')
 
   def _picture(self) -> rich.table.Table:
     grid = rich.table.Table(box=None, padding=(0, 2, 0, 0), header_style='dim')
     for name in ('worker', 'unit', 'phase', 'step', 'loss', 'time', 'ETA'):
-      grid.add_column(name, justify='left' if name in ('worker', 'unit', 'phase') else 'right', no_wrap=True,
-                      overflow='ellipsis', ratio=1 if name == 'unit' else None)
+      grid.add_column(
+        name,
+        justify='left' if name in ('worker', 'unit', 'phase') else 'right',
+        no_wrap=True,
+        overflow='ellipsis',
+        ratio=1 if name == 'unit' else None,
+      )
     for index in range(len(self.shares)):
       seat = self.seats.get(index)
       if seat is None:
         grid.add_row(str(index), '[dim]idle[/]')
         continue
       words = seat.words()
-      grid.add_row(str(index), rich.markup.escape(seat.unit.name), rich.markup.escape(words['phase']), words['steps'],
-                   words['loss'], words['time'], words['eta'])
+      grid.add_row(
+        str(index),
+        rich.markup.escape(seat.unit.name),
+        rich.markup.escape(words['phase']),
+        words['steps'],
+        words['loss'],
+        words['time'],
+        words['eta'],
+      )
     failed = f'  [red]{self.failed} failed[/]' if self.failed else ''
     outer = rich.table.Table.grid(padding=(0, 1))
     bar = rich.table.Table.grid(padding=(0, 2))
-    bar.add_row(rich.progress_bar.ProgressBar(total=max(self.total, 1), completed=self.done, width=40),
-                f'{self.done}/{self.total} units{failed}', f'[dim]{duration(time.monotonic() - self.began)}[/]')
+    bar.add_row(
+      rich.progress_bar.ProgressBar(total=max(self.total, 1), completed=self.done, width=40),
+      f'{self.done}/{self.total} units{failed}',
+      f'[dim]{duration(time.monotonic() - self.began)}[/]',
+    )
     outer.add_row(grid)
     outer.add_row(bar)
     return outer

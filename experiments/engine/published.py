@@ -1,4 +1,5 @@
 """Figures that papers printed, read from experiments/published/*.csv, in the unit of our metrics."""
+
 from __future__ import annotations
 
 import csv
@@ -15,16 +16,17 @@ FOLDER = pathlib.Path(__file__).parent.parent / 'published'
 class Figure(NamedTuple):
   """One published figure.
 
-  `value`, and `std` with it, are in the unit of our own metric (accuracy 0..1, bytes, MACs); `labels` say which rows of a table it
-  belongs to: each label equal to the row's; `confidence` is 'counted', 'checked...' or 'recalled' (printed with a mark).
+  `value`, and `std` with it, are in the unit of our own metric (accuracy 0..1, bytes, MACs). It belongs to the rows of
+  a table that have all of its `labels`. `confidence` is 'counted' or 'checked...'; others are printed with a mark.
   """
+
   value: float
   std: float | None = None
   n: int | None = None
-  labels: Mapping[str, Any] = {}  # noqa: RUF012, an empty mapping that nobody writes to
+  labels: Mapping[str, Any] = {}
   source: str = ''
-  confidence: str = 'checked'
-  columns: Mapping[str, str] = {}  # noqa: RUF012, the CSV's row as it is
+  confidence: str = 'recalled'
+  columns: Mapping[str, str] = {}
 
   def labelled(self, **labels: Any) -> Figure:
     """The same figure for the rows of a table that have these labels.
@@ -65,7 +67,9 @@ def to_unit(value: float, metric: str) -> float:
 def _rows(subject: str, folder: pathlib.Path) -> tuple[dict[str, str], ...]:
   path = folder / f'{subject}.csv'
   if not path.is_file():
-    raise TableError(f'published({subject!r}): no such file; {nearest(subject, [p.stem for p in folder.glob("*.csv")])}.')
+    raise TableError(
+      f'published({subject!r}): no such file; {nearest(subject, [p.stem for p in folder.glob("*.csv")])}.'
+    )
   with path.open(encoding='utf-8', newline='') as file:
     return tuple(csv.DictReader(file))
 
@@ -80,8 +84,18 @@ def _equal(cell: str, wanted: Any) -> bool:
 
 
 # Columns that hold a figure without a `metric` column beside them, and what they are.
-_METRICS = {'top1_err': 'err %', 'top5_err': 'err %', 'paper_top1': 'top-1 %', 'paper_top5': 'top-5 %', 'ref_top1': 'top-1 %',
-            'ref_top5': 'top-5 %', 'acc1': 'top-1 %', 'acc5': 'top-5 %', 'top5': 'top-5 %', 'fp_value': 'top-1 %'}
+_METRICS = {
+  'top1_err': 'err %',
+  'top5_err': 'err %',
+  'paper_top1': 'top-1 %',
+  'paper_top5': 'top-5 %',
+  'ref_top1': 'top-1 %',
+  'ref_top5': 'top-5 %',
+  'acc1': 'top-1 %',
+  'acc5': 'top-5 %',
+  'top5': 'top-5 %',
+  'fp_value': 'top-1 %',
+}
 
 
 def published(subject: str, *, value: str = 'value', folder: pathlib.Path = FOLDER, **selection: Any) -> list[Figure]:
@@ -98,9 +112,8 @@ def published(subject: str, *, value: str = 'value', folder: pathlib.Path = FOLD
     TableError: an unknown subject or column, or a selection that finds nothing.
 
   Example:
-    >>> [(figure.columns['network'], figure.value) for figure in published('deep_compression', value='top1_err', table=1,
-    ...                                                                    network='LeNet-300-100')]
-    [('LeNet-300-100', 0.9836), ('LeNet-300-100', 0.9842)]
+    >>> [figure.value for figure in published('deep_compression', value='top1_err', table=1, network='LeNet-300-100')]
+    [0.9836, 0.9842]
   """
   rows = _rows(subject, folder)
   for column in (*selection, value):
@@ -115,8 +128,14 @@ def published(subject: str, *, value: str = 'value', folder: pathlib.Path = FOLD
     except ValueError:
       continue
     metric = row.get('metric', '') if value == 'value' else _METRICS.get(value, '')
-    figures.append(Figure(value=to_unit(number, metric), source=f'{row["paper"]}, table {row["table"]}' if 'table' in row
-                          else row.get('source', ''), confidence=row['confidence'], columns=row))
+    figures.append(
+      Figure(
+        value=to_unit(number, metric),
+        source=f'{row["paper"]}, table {row["table"]}' if 'table' in row else row.get('source', ''),
+        confidence=row['confidence'],
+        columns=row,
+      )
+    )
   if not figures:
     chosen = ', '.join(f'{column}={wanted!r}' for column, wanted in selection.items())
     raise TableError(f'published({subject!r}, {chosen}): no figure; look into {folder / subject}.csv.')
@@ -141,10 +160,14 @@ def attach(figures: list[Figure], cells: list[dict[str, Any]]) -> list[Figure | 
   found: list[Figure | None] = [None] * len(cells)
   for figure in figures:
     if not figure.labels:
-      raise TableError(f'PUBLISHED: the figure {figure.value:g} ({figure.source}) has no labels; say .labelled(row=...).')
+      raise TableError(
+        f'PUBLISHED: the figure {figure.value:g} ({figure.source}) has no labels; say .labelled(row=...).'
+      )
     places = [index for index, cell in enumerate(cells) if _pick(cell, figure.labels)]
     if not places:
-      raise TableError(f'PUBLISHED: {dict(figure.labels)} is the label of no cell; the first cell has {cells[0] if cells else {}}.')
+      raise TableError(
+        f'PUBLISHED: {dict(figure.labels)} is the label of no cell; the first cell has {cells[0] if cells else {}}.'
+      )
     for index in places:
       if found[index] is not None:
         raise TableError(f'PUBLISHED: two figures for the cell {cells[index]}; give them more labels.')

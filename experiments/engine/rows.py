@@ -1,4 +1,5 @@
 """The rows of a table: one a cell and seed, read from results on disk and kept in rows.jsonl. Never written by hand."""
+
 from __future__ import annotations
 
 import json
@@ -64,7 +65,9 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     try:
       rows.append(json.loads(line))
     except json.JSONDecodeError as error:
-      raise TableError(f'{path}:{number}: not a row ({error}); delete the file, it is written again from the results.') from error
+      raise TableError(
+        f'{path}:{number}: not a row ({error}); delete the file, it is written again from the results.'
+      ) from error
   return rows
 
 
@@ -98,8 +101,18 @@ def curves(path: pathlib.Path, *, words: Sequence[str]) -> dict[str, list[list[f
   return result
 
 
-def make(cell: Cell, *, seed: int, identity: str, unit: ModuleType, root: pathlib.Path, result: dict[str, Any] | None,
-         error: str | None, metric: str, before: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def make(
+  cell: Cell,
+  *,
+  seed: int,
+  identity: str,
+  unit: ModuleType,
+  root: pathlib.Path,
+  result: dict[str, Any] | None,
+  error: str | None,
+  metric: str,
+  before: Mapping[str, dict[str, Any]],
+) -> dict[str, Any]:
   """One row.
 
   Args:
@@ -126,12 +139,26 @@ def make(cell: Cell, *, seed: int, identity: str, unit: ModuleType, root: pathli
       drawn = curves(root / identity / 'metrics.jsonl', words=tuple(dict.fromkeys(('loss', metric.rsplit('/', 1)[-1]))))
   figure = cell.figure
   return {
-      'labels': cell.labels, 'seed': seed, 'id': identity, 'base': cell.base, 'overrides': _plain(cell.overrides),
-      'published': None if figure is None else {'value': figure.value, 'std': figure.std, 'n': figure.n, 'source': figure.source,
-                                                'confidence': figure.confidence},
-      'status': 'done' if result is not None else 'failed' if error else 'not run',
-      'stale': result is not None and result.get('numerics') != unit.NUMERICS,
-      'error': None if result is not None else error, 'result': result, 'curves': drawn}
+    'labels': cell.labels,
+    'seed': seed,
+    'id': identity,
+    'base': cell.base,
+    'overrides': _plain(cell.overrides),
+    'published': None
+    if figure is None
+    else {
+      'value': figure.value,
+      'std': figure.std,
+      'n': figure.n,
+      'source': figure.source,
+      'confidence': figure.confidence,
+    },
+    'status': 'done' if result is not None else 'failed' if error else 'not run',
+    'stale': result is not None and result.get('numerics') != unit.NUMERICS,
+    'error': None if result is not None else error,
+    'result': result,
+    'curves': drawn,
+  }
 
 
 def _plain(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Runs work units in worker processes: prerequisites first, what is on disk skipped, a failed unit never stops the others."""
+"""Runs work units in worker processes: what is needed first, nothing twice; a failed unit never stops the others."""
+
 from __future__ import annotations
 
 import collections
@@ -29,6 +30,7 @@ GRACE_SECONDS = 60.0
 
 class Unit(NamedTuple):
   """One piece of work: what must be done first (ids), and the group whose compiled functions it shares."""
+
   id: str
   config: ml_collections.ConfigDict
   name: str
@@ -38,6 +40,7 @@ class Unit(NamedTuple):
 
 class Share(NamedTuple):
   """What one worker gets: cores, environment, and one line that says so."""
+
   cores: tuple[int, ...]
   environment: Mapping[str, str]
   text: str
@@ -45,14 +48,23 @@ class Share(NamedTuple):
 
 class Event(NamedTuple):
   """What happened: kind is 'start', 'progress', 'done', 'failed' or 'dropped' (a prerequisite failed)."""
+
   kind: str
   unit: Unit
   worker: int | None
   detail: Any = None
 
 
-def collect(unit: ModuleType, config: ml_collections.ConfigDict, *, root: pathlib.Path, name: str, group: int,
-            units: dict[str, Unit], results: dict[str, dict[str, Any]]) -> str:
+def collect(
+  unit: ModuleType,
+  config: ml_collections.ConfigDict,
+  *,
+  root: pathlib.Path,
+  name: str,
+  group: int,
+  units: dict[str, Unit],
+  results: dict[str, dict[str, Any]],
+) -> str:
   """Adds a unit and, before it, everything that it needs; what is on disk or added already is left alone.
 
   Args:
@@ -73,8 +85,10 @@ def collect(unit: ModuleType, config: ml_collections.ConfigDict, *, root: pathli
   if result is not None:
     results[identity] = result
     return identity
-  needs = tuple(collect(unit, needed, root=root, name=f'{role} of {name}', group=group, units=units, results=results)
-                for role, needed in unit.prerequisites(config).items())
+  needs = tuple(
+    collect(unit, needed, root=root, name=f'{role} of {name}', group=group, units=units, results=results)
+    for role, needed in unit.prerequisites(config).items()
+  )
   units[identity] = Unit(identity, config, name, tuple(need for need in needs if need in units), group)
   return identity
 
@@ -100,8 +114,8 @@ def _has_tpu() -> bool:
 def plan(jobs: int) -> list[Share]:
   """Divides this machine between workers: its cores, and its NVIDIA devices where there are any.
 
-  Cores are those this process may use (taskset and SLURM are heeded), in contiguous shares. With more workers than devices, several
-  share one, each with its part of the memory.
+  Cores are those this process may use (taskset and SLURM are heeded), in contiguous shares. With more workers than
+  devices, several share one, each with its part of the memory.
 
   Args:
     jobs: number of workers.
@@ -113,19 +127,21 @@ def plan(jobs: int) -> list[Share]:
   if jobs < 1:
     raise TableError(f'--jobs={jobs}: want at least 1.')
   if jobs > 1 and _has_tpu():
-    raise TableError(f'--jobs={jobs}: a TPU belongs to one process; use --jobs=1, or JAX_PLATFORMS=cpu to leave the TPU alone.')
+    raise TableError(
+      f'--jobs={jobs}: a TPU belongs to one process; use --jobs=1, or JAX_PLATFORMS=cpu to leave the TPU alone.'
+    )
   cores = sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else []
   devices = _accelerators()
   shares = []
   for index in range(jobs):
     own: list[int] = cores
     if jobs > 1 and cores:
-      own = cores[index * len(cores) // jobs:(index + 1) * len(cores) // jobs] or [cores[index % len(cores)]]
+      own = cores[index * len(cores) // jobs : (index + 1) * len(cores) // jobs] or [cores[index % len(cores)]]
     threads = str(max(1, len(own)))
     environment = {'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
     text = f'cores {",".join(map(str, own)) or "all"}'
     if devices:
-      mine = devices[index * len(devices) // jobs:(index + 1) * len(devices) // jobs]
+      mine = devices[index * len(devices) // jobs : (index + 1) * len(devices) // jobs]
       if not mine:
         mine = [devices[index % len(devices)]]
         environment['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / -(-jobs // len(devices)):.3f}'
@@ -141,11 +157,19 @@ class _Worker:
   def __init__(self, index: int, share: Share):
     ours, theirs = socket.socketpair()
     # The modules that this process can import (a table's own, a user's package) can be imported there too.
-    environment = {**os.environ, **share.environment, 'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment = {
+      **os.environ,
+      **share.environment,
+      'PYTHONPATH': os.pathsep.join(path or os.getcwd() for path in sys.path),
+    }
     # Its own session: Ctrl-C reaches this process only, which then asks the workers to save.
     self.process = subprocess.Popen(
-        [sys.executable, '-m', worker.__name__, str(theirs.fileno()), ','.join(map(str, share.cores))],
-        env=environment, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, start_new_session=True)
+      [sys.executable, '-m', worker.__name__, str(theirs.fileno()), ','.join(map(str, share.cores))],
+      env=environment,
+      pass_fds=(theirs.fileno(),),
+      stdin=subprocess.DEVNULL,
+      start_new_session=True,
+    )
     theirs.close()
     self.index = index
     self.pipe = pipes.Connection(ours.detach())
@@ -180,7 +204,7 @@ class _Queue:
     """The worker's own group, else one that no other worker is at, else a part of the longest."""
     if not self.groups:
       return None
-    if last not in self.groups:
+    if last is None or last not in self.groups:
       # At most one more than there are workers is looked at.
       free = next((group for group in self.groups if group not in busy), None)
       last = free if free is not None else max(self.groups, key=lambda group: len(self.groups[group]))
@@ -199,8 +223,14 @@ def _ending(code: int) -> str:
   return f'worker ended with exit code {code}'
 
 
-def execute(units: Mapping[str, Unit], *, unit: ModuleType, root: pathlib.Path, shares: Sequence[Share],
-            listen: Callable[[Event | None], None]) -> dict[str, str]:
+def execute(
+  units: Mapping[str, Unit],
+  *,
+  unit: ModuleType,
+  root: pathlib.Path,
+  shares: Sequence[Share],
+  listen: Callable[[Event | None], None],
+) -> dict[str, str]:
   """Runs all units, prerequisites first.
 
   A unit counts as done when `unit.result` reads its result from disk, never because a process ended.
@@ -299,7 +329,7 @@ def execute(units: Mapping[str, Unit], *, unit: ModuleType, root: pathlib.Path, 
 
 
 def _close(workers: Sequence[_Worker]) -> None:
-  """Ends the workers: idle ones by closing their pipe, busy ones by SIGTERM, by SIGKILL those that do not save in time."""
+  """Ends the workers: idle ones by closing their pipe, busy ones by SIGTERM, and by SIGKILL if they are late."""
   try:
     for member in workers:
       if member.unit is None:
@@ -312,7 +342,7 @@ def _close(workers: Sequence[_Worker]) -> None:
         if member.pipe.closed:
           time.sleep(0.02)
           continue
-        # A worker that saves may still report progress, and an unread pipe would block it; whatever else it says is its last word.
+        # A worker that saves may report progress still, and an unread pipe would block it. Any other word is its last.
         try:
           if member.pipe.poll(0.05) and member.pipe.recv()[0] != 'progress':
             member.pipe.close()

@@ -1,7 +1,8 @@
 """What a table file is: a docstring, BASE, SEEDS, METRIC, and cells() that yields labels and overrides.
 
-Optional: COLUMNS (metrics shown besides), PUBLISHED (figures with labels), HIGHER_IS_BETTER (for a metric of one's own).
+Optional: COLUMNS (metrics shown besides), PUBLISHED (figures with labels), HIGHER_IS_BETTER (of a metric of one's own).
 """
+
 from __future__ import annotations
 
 import functools
@@ -10,7 +11,7 @@ import inspect
 import pathlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Cell(NamedTuple):
 
   `run` is False for a cell that is declared and complete but not trained here; it shows a result when one is there.
   """
+
   labels: dict[str, Any]
   overrides: dict[str, Any]
   base: str
@@ -40,6 +42,7 @@ class Cell(NamedTuple):
 
 class Table(NamedTuple):
   """A table file, read."""
+
   name: str
   path: pathlib.Path
   title: str
@@ -122,7 +125,9 @@ def _cell(item: Any, base: str) -> Cell:
   for key, value in labels.items():
     if not isinstance(value, _SCALARS):
       raise TableError(f'cell {labels}: the label {key!r} is a {type(value).__name__}; want a text or a number.')
-  return Cell(labels, overrides, options.get('base', base), bool(options.get('run', True)), _figure(options.get('published')))
+  return Cell(
+    labels, overrides, options.get('base', base), bool(options.get('run', True)), _figure(options.get('published'))
+  )
 
 
 def load(name: str) -> Table:
@@ -133,8 +138,8 @@ def load(name: str) -> Table:
   Returns:
     The table with its cells, each with its base and published figure.
   Raises:
-    TableError: no such table, a missing or malformed declaration, an error inside the file (with file and line), or two cells
-      with the same labels.
+    TableError: no such table, a missing or malformed declaration, an error inside the file (with file and line), or
+      two cells with the same labels.
   """
   path = find(name)
   module = _load(path)
@@ -159,116 +164,60 @@ def load(name: str) -> Table:
 
   cells = _guarded(path, read)
   up = getattr(module, 'HIGHER_IS_BETTER', None)
-  return Table(name=path.stem, path=path, title=title.rstrip('.'), text=rest.strip(), base=module.BASE,
-               seeds=tuple(module.SEEDS), metric=module.METRIC,
-               is_higher_better=statistics.higher_is_better(module.METRIC) if up is None else bool(up),
-               columns=tuple(getattr(module, 'COLUMNS', COLUMNS)), cells=tuple(cells))
-
-
-def _leaves(config: ml_collections.ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
-  for key in config:
-    value = config[key]
-    if isinstance(value, ml_collections.ConfigDict) and len(value):
-      yield from _leaves(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}', value
-
-
-def override(config: ml_collections.ConfigDict, key: str, value: Any, *, base: str) -> None:
-  """Sets one dotted key of a config that has it already.
-
-  Args:
-    config: changed in place.
-    key: such as 'compress.prune.sparsity'.
-    value: of the field's type.
-    base: name of the config, for the message.
-  Raises:
-    TableError: no such key (names the nearest), or a value of another type.
-  """
-  *parents, last = key.split('.')
-  node: Any = config
-  for part in parents:
-    node = node[part] if isinstance(node, ml_collections.ConfigDict) and part in node else None
-  if not isinstance(node, ml_collections.ConfigDict) or last not in node:
-    raise TableError(f'override {key!r}: not in {base}; {nearest(key, [name for name, _ in _leaves(config)])}.')
-  try:
-    node[last] = value
-  except (TypeError, ValueError) as error:
-    raise TableError(f'override {key}={value!r}: {base} has {node[last]!r} there, a {type(node[last]).__name__} ({error}).') from error
+  return Table(
+    name=path.stem,
+    path=path,
+    title=title.rstrip('.'),
+    text=rest.strip(),
+    base=module.BASE,
+    seeds=tuple(module.SEEDS),
+    metric=module.METRIC,
+    is_higher_better=statistics.higher_is_better(module.METRIC) if up is None else bool(up),
+    columns=tuple(getattr(module, 'COLUMNS', COLUMNS)),
+    cells=tuple(cells),
+  )
 
 
 @functools.cache
-def _config_module(path: pathlib.Path) -> ModuleType:
-  return _load(path)
+def _base(folder: pathlib.Path, base: str) -> ml_collections.ConfigDict:
+  from experiments import configuration  # imports jax, which --help and mistakes in a table file do not need
+
+  return configuration.load(base, relative_to=folder)
 
 
-@functools.cache
-def _base(path: pathlib.Path, argument: str) -> ml_collections.ConfigDict:
-  module = _config_module(path)
-  if not hasattr(module, 'get_config'):
-    raise TableError(f'{path}: a config file has get_config().')
-  return _guarded(path, lambda: module.get_config(argument) if argument else module.get_config())
-
-
-def _base_path(table: Table, base: str) -> tuple[pathlib.Path, str]:
-  """'file.py:argument', beside the table file or in experiments/configs."""
-  file, _, argument = base.partition(':')
-  for folder in (table.path.parent, FOLDER / 'configs'):
-    path = (folder / file).resolve()
-    if path.is_file():
-      return path, argument
-  known = [p.name for p in (FOLDER / 'configs').glob('*.py') if not p.name.startswith('_')]
-  raise TableError(f'{table.path.name}: no config {file!r} in experiments/configs nor beside the table; {nearest(file, known)}.')
-
-
-def bases(table: Table, *, smoke: bool = False) -> dict[str, dict[str, str]]:
+def bases(table: Table) -> dict[str, dict[str, str]]:
   """Every base config of a table, resolved, for its report.
 
   Args:
     table: the table.
-    smoke: the smoke variants instead.
   Returns:
-    Name of the base to {dotted key: text of the value}.
+    Name of the base to {dotted field: text of the value}.
   """
-  found = {}
-  for base in dict.fromkeys(cell.base for cell in table.cells):
-    path, argument = _base_path(table, base)
-    if smoke:
-      argument = f'{argument},smoke' if argument else 'smoke'
-    found[base] = {key: repr(value) for key, value in _leaves(_base(path, argument))}
-  return found
+  from experiments import configuration
+
+  names = dict.fromkeys(cell.base for cell in table.cells)
+  flat = {base: configuration.flatten(_base(table.path.parent, base)) for base in names}
+  return {base: {field: repr(value) for field, value in fields.items()} for base, fields in flat.items()}
 
 
 def build(table: Table, cell: Cell, *, seed: int, smoke: bool = False) -> ml_collections.ConfigDict:
   """The complete config of one cell and seed.
 
-  With `smoke`, the base is `get_config('smoke')` (after a comma if BASE has an argument), and whatever the smoke variant changes
-  wins over the cell's overrides: a sweep over epochs stays a matter of seconds.
-
   Args:
     table: the table.
     cell: one of its cells.
     seed: goes to `config.seed`.
-    smoke: the variant that runs in seconds.
+    smoke: make it a run of seconds.
   Returns:
     A locked config of its own.
   Raises:
-    TableError: no such base, or an override that does not fit it.
+    TableError: no such base, or an override that does not fit it; names the cell and the nearest field.
   """
-  path, argument = _base_path(table, cell.base)
-  overrides = dict(cell.overrides)
-  base = _base(path, argument)
-  if smoke:
-    full = dict(_leaves(base))
-    base = _base(path, f'{argument},smoke' if argument else 'smoke')
-    small = dict(_leaves(base))
-    for key in overrides:
-      if key not in full and not any(name.startswith(f'{key}.') for name in full):
-        override(base.copy_and_resolve_references(), key, overrides[key], base=path.name)  # raises the error of an unknown key
-    overrides = {key: value for key, value in overrides.items() if small.get(key) == full.get(key)}
-  config = base.copy_and_resolve_references()
-  config.lock()
-  for key, value in overrides.items():
-    override(config, key, value, base=path.name)
-  override(config, 'seed', seed, base=path.name)
-  return config
+  from experiments import configuration
+
+  try:
+    base = _base(table.path.parent, cell.base)
+    config = configuration.override(base, [*cell.overrides.items(), ('seed', seed)])
+    return configuration.smoke(config) if smoke else config
+  except (ValueError, TypeError, LookupError) as error:
+    raise TableError(f'{table.path.name}, cell {cell.labels}: {error}') from error

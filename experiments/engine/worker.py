@@ -1,8 +1,9 @@
 """A worker process: takes units over a pipe, one after another, until the pipe closes. Started by `scheduling`.
 
-It pins itself to its cores before anything heavy is imported; its environment (threads, devices) was set when it was started.
+It pins itself to its cores before anything heavy is imported; its environment (threads, devices) is set by its parent.
 What a unit prints goes to `<root>/<id>/log.txt`, tracebacks and faults of the interpreter too.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -97,7 +98,7 @@ def serve(connection: Connection) -> None:
       return
     try:
       _perform(module, pathlib.Path(root), identity, config, progress)
-      answer = ('done', None)
+      answer: tuple[str, str | None] = ('done', None)
     except Exception as error:
       first = (str(error).strip().splitlines() or [''])[0]
       answer = ('failed', f'{type(error).__name__}: {first[:300]}')
@@ -107,7 +108,9 @@ def serve(connection: Connection) -> None:
       return
 
 
-def _perform(module: str, root: pathlib.Path, identity: str, config: Any, progress: Callable[[dict[str, Any]], None]) -> None:
+def _perform(
+  module: str, root: pathlib.Path, identity: str, config: Any, progress: Callable[[dict[str, Any]], None]
+) -> None:
   with _output_to(log_path(root, identity)):
     try:
       with _alone(root / '.locks' / identity, progress):
@@ -120,7 +123,9 @@ def _perform(module: str, root: pathlib.Path, identity: str, config: Any, progre
 
 
 def _stop(signum: int, frame: Any) -> None:
-  signal.signal(signum, signal.SIG_IGN)  # a second one (from the batch system and from the parent) must not disturb the saving
+  signal.signal(
+    signum, signal.SIG_IGN
+  )  # a second one (from the batch system and from the parent) must not disturb the saving
   raise SystemExit(128 + signum)
 
 

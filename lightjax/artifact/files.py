@@ -108,6 +108,11 @@ def to_bytes(
 
   Returns:
     The whole file; equal arguments give equal bytes.
+
+  Example:
+    >>> data = to_bytes(network={'name': 'one'}, variables={'params': {'fc': {'kernel': np.eye(2)}}})
+    >>> from_bytes(data).variables['params']['fc']['kernel'].tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
   """
   if not isinstance(variables, Mapping):
     raise ValueError(f'variables must be nested mappings of arrays, not {type(variables).__name__}.')
@@ -167,10 +172,12 @@ def from_bytes(data: bytes) -> Stored:
     integers = parameters[_path(keys)] = reader.integers(node, _path(keys))
     return _decode(integers.codes, integers.scale)
 
-  # In the order in which `to_bytes` wrote the sections.
-  activations = layout.restore(header['activations'], ('activations',), read_array)
-  variables = layout.restore(header['variables'], (), read)
-  _refuse_other_than_arrays(variables, ())
+  try:  # in the order in which `to_bytes` wrote the sections
+    activations = layout.restore(header['activations'], ('activations',), read_array)
+    variables = layout.restore(header['variables'], (), read)
+    _refuse_other_than_arrays(variables, ())
+  except RecursionError:
+    raise ArtifactError('the header is nested too deep.') from None
   reader.finish()
   arrays = tuple(reader.sizes)
   sizes = Sizes(len(data), len(data) - sum(array.total for array in arrays), arrays)
@@ -184,7 +191,7 @@ def _path(keys: layout.Keys) -> Path:
 def _decode(codes: Any, scale: Any) -> np.ndarray:
   """`Integers.decode` in NumPy."""
   with np.errstate(all='ignore'):  # a file may hold a scale that is not finite
-    return np.asarray(codes).astype(np.float32) * np.asarray(scale, np.float32)
+    return np.asarray(np.asarray(codes).astype(np.float32) * np.asarray(scale, np.float32))
 
 
 def _refuse_other_values(integers: Integers, value: np.ndarray, path: Path) -> None:
@@ -192,7 +199,8 @@ def _refuse_other_values(integers: Integers, value: np.ndarray, path: Path) -> N
   if np.shape(integers.codes) != value.shape:
     raise ValueError(f'{path}: codes of shape {np.shape(integers.codes)} stand for a parameter of shape {value.shape}.')
   decoded = _decode(integers.codes, integers.scale)
-  is_wrong = ~(np.abs(decoded - value) <= ROUNDING * np.abs(decoded))
+  with np.errstate(invalid='ignore'):  # infinite values, which are refused here
+    is_wrong = ~(np.abs(decoded - value) <= ROUNDING * np.abs(decoded))
   if is_wrong.any():
     where = np.unravel_index(np.argmax(is_wrong), value.shape)
     raise ValueError(
@@ -206,7 +214,8 @@ def _refuse_other_than_arrays(node: Any, keys: layout.Keys) -> None:
     for key, each in node.items():
       _refuse_other_than_arrays(each, (*keys, key))
   elif not isinstance(node, np.ndarray):
-    raise ArtifactError(f'{_path(keys)}: variables hold arrays only, not {node!r}; convert it with numpy.asarray.')
+    raise ArtifactError(
+      f'{layout.place(keys)}: variables hold arrays only, not {type(node).__name__}; convert it with numpy.asarray.')
 
 
 def _write(path: pathlib.Path, data: bytes) -> None:

@@ -178,7 +178,7 @@ class _Description(NamedTuple):
       raise wrong
     name, shape, *coding = description
     if not isinstance(name, str) or name not in DTYPES:
-      raise ArtifactError(f'{where}: dtype {name!r} is unknown.')
+      raise ArtifactError(f'{where}: dtype {name!r:.40} is unknown.')
     if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(_is_count(axis) for axis in shape):
       raise wrong
     if bits and name != 'int8':
@@ -217,7 +217,7 @@ def describe(node: Any, keys: Keys, leaf: Callable[[Any, Keys], Any] | None) -> 
   if node is None or type(node) in (bool, int, str) or (type(node) is float and math.isfinite(node)):
     return node
   allowed = 'a finite number, text, a list or a mapping' + ('' if leaf is None else ', or an array')
-  raise ValueError(f'{place(keys)}: {node!r} ({type(node).__name__}) cannot be stored; convert it to {allowed}.')
+  raise ValueError(f'{place(keys)}: {node!r:.80} ({type(node).__name__}) cannot be stored; convert it to {allowed}.')
 
 
 def restore(node: Any, keys: Keys, leaf: Callable[[Any, Keys], Any]) -> Any:

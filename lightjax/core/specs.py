@@ -1,6 +1,7 @@
-"""From configs to functions: names resolved against a namespace, fields checked against a signature, canonical identity.
+"""From configs to functions: names resolved in a namespace, fields checked against a signature, canonical identity.
 
-A namespace's `__all__` is its registry: 'magnitude' is `criteria.magnitude`, and 'my_file:my_criterion' is the user's own.
+A namespace's `__all__` is its registry: 'magnitude' is `criteria.magnitude`, and 'my_file:my_criterion' is the user's
+own.
 """
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
   """The function that a config means.
 
   Args:
-    name: a name of the namespace's `__all__`, or 'module:attribute' for one of the user's own (the module is imported, the
-      current directory included as Python's path has it).
+    name: a name of the namespace's `__all__`, or 'module:attribute' for one of the user's own (the module is imported,
+      the current directory included as Python's path has it).
     namespace: the package or module that holds the well-known ones.
     field: the config field, for messages.
   Returns:
@@ -112,7 +113,7 @@ def _keywords(function: Callable[..., Any], given: int) -> tuple[dict[str, Any],
 
 
 def without_defaults(function: Callable[..., Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields that differ from the function's defaults: a new field with a default then leaves old identities valid."""
+  """The fields that differ from a function's defaults: a new field with a default leaves old identities valid."""
   parameters = inspect.signature(function).parameters
   return {
     each: value for each, value in fields.items()
@@ -150,7 +151,7 @@ def digest(value: Any, *, length: int = 16) -> str:
 
 
 def source_digest(name: str, function: Callable[..., Any]) -> str | None:
-  """Hash of a user's own function ('module:function'), so that editing it makes a new identity; None for the library's."""
+  """Hash of the source of a user's 'module:function': editing it makes a new identity. None for the library's."""
   if ':' not in name:
     return None
   return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]

@@ -32,7 +32,7 @@ def straight_through(x: Array, value: Array) -> Array:
 @straight_through.defjvp
 def _straight_through_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
   x, value = primals
-  return straight_through(x, value), jnp.asarray(tangents[0], value.dtype)
+  return straight_through(x, value), tangents[0].astype(value.dtype)
 
 
 @jax.custom_jvp
@@ -46,7 +46,6 @@ def _round_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Ar
   return round_(primals[0]), tangents[0]
 
 
-@jax.custom_jvp
 def clip(x: Array, low: Array | float, high: Array | float) -> Array:
   """Clip to the closed range [low, high]; the gradient is 1 on the whole range, both bounds included, and 0 outside.
 
@@ -59,16 +58,20 @@ def clip(x: Array, low: Array | float, high: Array | float) -> Array:
   Returns:
     Same shape as x. With respect to a bound the gradient is 1 where x lies strictly beyond it.
   """
+  return _clip(x, jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype))
+
+
+@jax.custom_jvp
+def _clip(x: Array, low: Array, high: Array) -> Array:
   return jnp.clip(x, low, high)
 
 
-@clip.defjvp
-def _clip_jvp(primals: tuple[Array, Any, Any], tangents: tuple[Any, Any, Any]) -> tuple[Array, Array]:
+@_clip.defjvp
+def _clip_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
   x, low, high = primals
-  value = clip(x, low, high)
   slopes = (jnp.logical_and(x >= low, x <= high), x < low, x > high)
-  terms = [jnp.where(slope, tangent, 0).astype(value.dtype) for slope, tangent in zip(slopes, tangents, strict=True)]
-  return value, terms[0] + terms[1] + terms[2]
+  terms = [jnp.where(slope, tangent, 0) for slope, tangent in zip(slopes, tangents, strict=True)]
+  return _clip(x, low, high), terms[0] + terms[1] + terms[2]
 
 
 @jax.custom_jvp

@@ -13,6 +13,8 @@ from lightjax.data.sources import DataError, Parts, Source
 
 __all__ = ('folder', 'idx', 'npz')
 
+# Full sets whose original files have the idx layout; with a folder of such files they need no TFDS.
+IDX_SETS = ('fashion_mnist', 'mnist')
 IDX_UNSIGNED_BYTE = 8
 IMAGE_SUFFIXES = frozenset(('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.pgm', '.tif', '.tiff', '.webp'))
 
@@ -80,7 +82,7 @@ def npz(dir: Path, *, classes: int | None = None) -> Parts:
     path = found[0]
   names = ('x_train', 'y_train', 'x_test', 'y_test')
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
       missing = [name for name in names if name not in archive]
       if missing:
         raise DataError(f'{path}: lacks {", ".join(missing)}; it holds {", ".join(archive.files) or "nothing"}.')
@@ -107,7 +109,7 @@ def folder(dir: Path, *, size: int | None = None) -> Parts:
     dir: the folder.
     size: resize every image so that its short side is this long (bicubic), and cut the central square.
   Raises:
-    DataError: a part or class is missing or empty, or an image is damaged, of another size, or coloured among grey ones.
+    DataError: a part or class is missing or empty, or an image is damaged, of another size or coloured among grey.
   """
   train_files = _class_files(dir / 'train')
   test_files = _class_files(dir / 'test')

@@ -16,8 +16,6 @@ from lightjax.data.synthetic import synthetic
 from lightjax.data.tfds_sets import tfds
 
 OWN_NAMES = (*files.__all__, 'synthetic')
-# Full sets whose original files have the idx layout; with a folder of such files they need no TFDS.
-IDX_SETS = ('fashion_mnist', 'mnist')
 # Mean and standard deviation per channel of the whole training part, in 0..1: the figures that published recipes state.
 STATISTICS = {
   'cifar10': ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -164,7 +162,7 @@ def _read(name: str, dir: Path | None, seed: int, options: dict[str, Any]) -> Pa
     if dir is None:
       raise DataError(f'{name}: reads your own files; pass dir=, the place where they lie.')
     return _call(getattr(files, name), options, name, dir=dir)
-  if name in IDX_SETS and dir is not None and dir.is_dir() and files.has_idx(dir):
+  if name in files.IDX_SETS and dir is not None and dir.is_dir() and files.has_idx(dir):
     return _call(files.idx, options, name, dir=dir)
   return _call(functools.partial(tfds, name, dir, own_names=OWN_NAMES), options, name)
 

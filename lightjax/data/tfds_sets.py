@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import difflib
 import importlib.resources
-import io
 import socket
 import urllib.parse
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightjax.data import files
+from lightjax.data.recipes import without_tensorflow
 from lightjax.data.sources import DataError, Parts, Source
 
 BUNDLED = importlib.resources.files('lightjax.data') / 'bundled'
@@ -107,6 +107,8 @@ def _prepared(name: str, dir: Path | None, own_names: tuple[str, ...]) -> Any:
     nearest = difflib.get_close_matches(name, known, n=3)
     way_out = f'nearest: {", ".join(nearest)}' if nearest else f'name {", ".join(sorted(own_names))} or any TFDS set'
     raise DataError(f'unknown data set {name!r}; {way_out}.') from error
+  except ModuleNotFoundError as error:
+    raise _needs_module(name, error) from error
   except ValueError as error:
     raise DataError(f'{name}: TFDS cannot build it ({_first_line(error)}); correct the name or version.') from error
   if not Path(str(builder.data_dir), 'dataset_info.json').is_file():
@@ -122,17 +124,15 @@ def _prepared(name: str, dir: Path | None, own_names: tuple[str, ...]) -> Any:
 
 def _prepare(builder: Any, name: str, catalogue: Any) -> None:
   _refuse_without_network(builder, name)
-  _encode_with_pillow(builder.info.features, catalogue)
   try:
-    builder.download_and_prepare(download_config=catalogue.download.DownloadConfig(try_download_gcs=False))
+    with without_tensorflow(builder):
+      builder.download_and_prepare(download_config=catalogue.download.DownloadConfig(try_download_gcs=False))
   except ModuleNotFoundError as error:
-    raise DataError(
-      f'{name}: its TFDS recipe needs {error.name} to prepare it; install {error.name} for this once, or pass dir= of '
-      f'a folder where the set lies prepared as array_record.') from error
+    raise _needs_module(name, error) from error
   except Exception as error:  # recipes and the downloader raise anything; it is told with its remedy
     raise DataError(
       f'{name}: is not in {builder.data_dir} and could not be prepared ({_first_line(error)}); put what is missing '
-      f'there, or prepare it on another machine and pass its TFDS folder as dir=.') from error
+      f'there, or {_elsewhere(name)}.') from error
 
 
 def _refuse_without_network(builder: Any, name: str) -> None:
@@ -146,35 +146,19 @@ def _refuse_without_network(builder: Any, name: str) -> None:
       socket.getaddrinfo(host, 443)
     except OSError as error:
       raise DataError(
-        f'{name}: is not in {builder.data_dir} and cannot be downloaded, {host} cannot be reached; prepare it on a '
-        f'machine with a network and pass its TFDS folder as dir=.') from error
+        f'{name}: is not in {builder.data_dir} and cannot be downloaded, {host} cannot be reached; '
+        f'{_elsewhere(name)}.') from error
 
 
-def _encode_with_pillow(features: Any, catalogue: Any) -> None:
-  """Lets recipes that give image arrays be prepared without TensorFlow, whose encoder TFDS would call for them."""
-  for feature in features.values():
-    if isinstance(feature, catalogue.features.FeaturesDict):
-      _encode_with_pillow(feature, catalogue)
-    elif type(feature) is catalogue.features.Image and feature.dtype == np.uint8:
-      feature.encode_example = _PillowEncoder(feature.encode_example, feature.encoding_format or 'png')
+def _needs_module(name: str, error: ModuleNotFoundError) -> DataError:
+  return DataError(
+    f'{name}: its TFDS recipe needs a module that is not installed ({_first_line(error)}); install it to prepare the '
+    f'set once, or {_elsewhere(name)}.')
 
 
-class _PillowEncoder:
-  """Hands image arrays on as encoded files, which TFDS stores as they are; everything else goes through unchanged."""
-
-  def __init__(self, encode_example: Any, format: str) -> None:
-    self.encode_example, self.format = encode_example, format
-
-  def __call__(self, image: Any) -> Any:
-    if not isinstance(image, np.ndarray):
-      return self.encode_example(image)
-    from PIL import Image
-
-    content = io.BytesIO()
-    flat = image[..., 0] if image.shape[-1] == 1 else image
-    Image.fromarray(flat).save(content, self.format, quality=95)  # TensorFlow's quality, of the JPEG format only
-    content.seek(0)
-    return self.encode_example(content)
+def _elsewhere(name: str) -> str:
+  idx_files = ', or a folder of its idx files' if name in files.IDX_SETS else ''
+  return f'pass dir=, a TFDS folder where it lies prepared as array_record{idx_files}'
 
 
 def _first_line(error: BaseException) -> str:

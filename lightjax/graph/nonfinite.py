@@ -51,8 +51,7 @@ def first_nonfinite(apply: Callable[..., Any], variables: Variables, *inputs: An
                   for leaf in jax.tree.leaves(tree)]
 
   def rule(equation: core.JaxprEqn, operands: list[_Value], stack: str) -> list[_Value]:
-    functions, params = equation.primitive.get_bind_params(equation.params)
-    results = equation.primitive.bind(*functions, *(operand.array for operand in operands), **params)
+    results = equation.primitive.bind(*(operand.array for operand in operands), **equation.params)
     is_activation = any(operand.is_activation for operand in operands)
     made_of = frozenset().union(*(operand.made_of for operand in operands))
     module = jaxprs.module_name(stack, roots)

@@ -69,9 +69,13 @@ def _kernel_gradient(x: Array, kernel: Array, strides: Pair, padding: Padding, g
     products = (each.astype(accumulator) * gradient.astype(accumulator) for each in _slices(image, window, strides))
     return tuple(total + product for total, product in zip(sums, products, strict=True)), None
 
-  zeros = tuple(jnp.zeros(gradient.shape[1:], accumulator) for _ in range(window[0] * window[1]))
-  sums, _ = lax.scan(add_example, zeros, (_padded(x, padding), gradient))
-  return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(kernel.shape).astype(kernel.dtype)
+  # A zero made of the gradient and not a plain one: under shard_map it then varies over the devices, as the sums do.
+  zero = jnp.where(False, gradient[0], 0).astype(accumulator)
+  sums, _ = lax.scan(add_example, (zero,) * (window[0] * window[1]), (_padded(x, padding), gradient))
+  total = jnp.stack([each.sum((0, 1)) for each in sums]).reshape(kernel.shape).astype(kernel.dtype)
+  # For the same reason the kernel's gradient is pulled back through a sum with such a zero, which adds up the devices.
+  _, pull_back = jax.vjp(lambda kernel: kernel + zero[0, 0].astype(kernel.dtype), kernel)
+  return pull_back(total)[0]
 
 
 depthwise.defvjp(_forward, _backward)

@@ -78,6 +78,7 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
   Example:
     >>> make_divisible(32 * 0.35), make_divisible(24 * 0.5)
     (16, 16)
+
   Source: the reference code of Sandler et al. 2018, arXiv:1801.04381.
   """
   rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)

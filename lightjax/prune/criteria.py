@@ -1,8 +1,8 @@
 """Saliency of single weights: a criterion is a formula, and its parameters name what it needs.
 
 A criterion is a function of any of `weight`, `gradient` and `key` that returns scores of the weight's shape; the lowest
-scores are pruned. What its signature does not name is not computed. To use your own, write it in a file of yours and name
-it 'my_file:my_criterion' in a config.
+scores are pruned. What its signature does not name is not computed. To use your own, write it in a file of yours and
+name it 'my_file:my_criterion' in a config.
 """
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def prune(
   Raises:
     ValueError: the criterion asks for what there is not; a sparsity lies outside 0..1.
   Source: Zhu and Gupta 2017, arXiv:1710.01878 (with the cubic schedule, the uniform budget and magnitude).
-  Deviations from the paper: pruned weights are set to zero and do not come back, where the paper keeps their last value.
+  Deviations from the paper: pruned weights are set to zero and do not come back, where the paper keeps their last
+  value.
   """
   name = f'prune({getattr(criterion, "__name__", criterion)})'
   asked = tuple(inspect.signature(criterion).parameters)
@@ -77,7 +78,8 @@ def prune(
     key = rngs.fold(context.need('key', name), context.step) if 'key' in asked else None
     scored = {}
     for path in paths:
-      offer = {'weight': leaves[path], 'gradient': gradients.get(path), 'key': key if key is None else rngs.fold(key, path)}
+      own_key = None if key is None else rngs.fold(key, path)
+      offer = {'weight': leaves[path], 'gradient': gradients.get(path), 'key': own_key}
       scored[path] = criterion(**{parameter: offer[parameter] for parameter in asked})
       if scored[path].shape != leaves[path].shape:
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from lightjax.core.encoded import Encoded
@@ -69,7 +70,7 @@ def activations(*, bits: int, decay: float = 0.99) -> Transform:
     return own if context.observed is None else Own(state=_unnest(context.observed, own.state))
 
   def finalize(variables: Variables, own: Own) -> Encoded:
-    frozen = {}
+    frozen: dict[str, list[dict[str, Any]]] = {}
     for module, calls in own.state.items():
       frozen[module] = []
       for seen in calls.values():
@@ -93,7 +94,8 @@ def frozen_interceptor(frozen: Mapping[str, Sequence[Mapping[str, Any]]]) -> Cal
 
   def quantize(about: Any, call: str, x: Any) -> Any:
     each = frozen[_path(about)][int(call.removeprefix('call'))]
-    return quantizers.affine(x, np.float32(each['scale']), np.float32(each['zero_point']), bits=each['bits'])
+    scale, zero_point = (jnp.float32(each[name]) for name in ('scale', 'zero_point'))
+    return quantizers.affine(x, scale, zero_point, bits=each['bits'])
 
   return _input_interceptor(frozenset(frozen), quantize)
 

@@ -1,6 +1,7 @@
 """Observers of activation ranges: debiased moving averages of the smallest and largest value of a batch, in float32.
 
-They move in training only, never at init or in evaluation; under `jit` with a sharded batch the minimum is the global one.
+They move in training only, never at init or in evaluation; under `jit` with a sharded batch the minimum is the global
+one.
 """
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Checkpoints that survive a kill at any moment and notice every damaged byte.
 
-A checkpoint is a folder `step_00000123` with orbax's files and `manifest.json`: the size and SHA-256 of each file, and the
-shape and dtype of each array. It is written under another name and renamed when it is complete, so that a half-written one
-is never taken for a checkpoint. orbax restores a flipped byte without notice; the manifest does not.
+A checkpoint is a folder `step_00000123` with orbax's files and `manifest.json`: the size and SHA-256 of each file, and
+the shape and dtype of each array. It is written under another name and renamed when it is complete, so that a
+half-written one is never taken for a checkpoint. orbax restores a flipped byte without notice; the manifest does not.
 """
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ class DamagedCheckpointError(ValueError):
   """A checkpoint's files are not those that were written, or it belongs to another structure."""
 
 
-def save(folder: pathlib.Path, step: int, tree: PyTree, *, keep: int = 2, about: Mapping[str, Any] | None = None) -> None:
+def save(
+  folder: pathlib.Path, step: int, tree: PyTree, *, keep: int = 2, about: Mapping[str, Any] | None = None
+) -> None:
   """Write a checkpoint and, once it is complete, remove all but the newest `keep`.
 
   Args:

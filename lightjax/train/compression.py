@@ -40,6 +40,10 @@ class Compressed(NamedTuple):
   layouts: Mapping[Path, Layout]
   modules: Callable[[Callable[..., Any]], None] | None
 
+  def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
+    """The network itself, uncompressed."""
+    return _apply(self.model)(variables, *inputs, **call)
+
   def init(self, variables: Variables, *, key: Array | None = None) -> Own:
     """What the transform owns before the first step, for these variables."""
     return self.transform.init(variables, Context(self.layouts, key=key, modules=self.modules))
@@ -71,7 +75,8 @@ class Compressed(NamedTuple):
       self.transform.intercept(own, observe), is_leaf=lambda node: isinstance(node, Interception)
     )
     if not isinstance(self.model, nn.Module):
-      return (self.model(view, *inputs, **call), None) if observe else self.model(view, *inputs, **call)
+      output = self.forward(view, *inputs, **call)
+      return (output, None) if observe else output
     collections = {f'observed{i}': each.values for i, each in enumerate(found)}
     mutable = call.pop('mutable', False)
     wanted = _names(mutable) if observe else mutable
@@ -82,7 +87,7 @@ class Compressed(NamedTuple):
     with contextlib.ExitStack() as stack:
       for collection, each in zip(collections, found, strict=True):
         stack.enter_context(nn.intercept_methods(each.make(collection)))
-      result = self.model.apply({**view, **collections} if collections else view, *inputs, **call)
+      result = self.forward({**view, **collections} if collections else view, *inputs, **call)
     if not observe:
       return result
     output, mutated = result
@@ -147,7 +152,8 @@ class Compressed(NamedTuple):
   def save(self, path: Any, variables: Variables, own: Own, *, network: Any = None, meta: Any = None) -> Any:
     """Write the artifact: the final view with the integers in place of floats; returns its `artifact.Sizes`."""
     view = self.transform.view(variables, own, None)
-    return artifact.save(path, network=network, variables=view, encoded=self.transform.finalize(variables, own), meta=meta)
+    encoded = self.transform.finalize(variables, own)
+    return artifact.save(path, network=network, variables=view, encoded=encoded, meta=meta)
 
 
 def compress(
@@ -182,10 +188,8 @@ def bind(
   model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any, **call: Any
 ) -> Compressed:
   """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s."""
-  apply = model.apply if isinstance(model, nn.Module) else model
-
   def forward(variables: Variables, *inputs: Any) -> Any:
-    return apply(variables, *inputs, **call)
+    return _apply(model)(variables, *inputs, **call)
 
   def modules(interceptor: Callable[..., Any]) -> None:
     with nn.intercept_methods(interceptor):
@@ -214,6 +218,10 @@ def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks
   return optax.tree_utils.tree_map_params(
     optimizer, mask, opt_state, masks, is_leaf=lambda node: isinstance(node, optax.MaskedNode)
   )
+
+
+def _apply(model: nn.Module | Callable[..., Any]) -> Callable[..., Any]:
+  return model.apply if isinstance(model, nn.Module) else model
 
 
 def _names(mutable: Any) -> list[str]:

@@ -17,22 +17,29 @@ from lightjax.core.typing import PyTree
 __all__ = ['configure', 'cores', 'mesh', 'replicate', 'shard', 'topology', 'versions']
 
 
+_configured = False
+
+
 def cores() -> int:
   """Cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def configure(*, cpu_devices: int | None = None, cache: pathlib.Path | str | None = None) -> None:
-  """Set up JAX, before its first use in the process.
+  """Set up JAX, before its first use in the process; the first call decides, later ones change nothing.
 
   Args:
-    cpu_devices: virtual CPU devices; None: one for each core that the process may use. Each run takes as many of them as
-      its config says.
+    cpu_devices: virtual CPU devices; None: one for each core that the process may use. Each run takes as many of them
+      as its config says.
     cache: folder of the persistent compilation cache; None: `$JAX_COMPILATION_CACHE_DIR` or ~/.cache/lightjax/compiled.
   """
-  # The option has a default of -1 and refuses a change once the backend runs.
+  global _configured
+  if _configured:
+    return
+  _configured = True
   jax.config.update('jax_num_cpu_devices', cpu_devices or cores())
-  folder = cache or os.environ.get('JAX_COMPILATION_CACHE_DIR') or pathlib.Path.home() / '.cache' / 'lightjax' / 'compiled'
+  home = pathlib.Path.home() / '.cache' / 'lightjax' / 'compiled'
+  folder = cache or os.environ.get('JAX_COMPILATION_CACHE_DIR') or home
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

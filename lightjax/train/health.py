@@ -1,7 +1,7 @@
 """A check that the compiler computes right values, made at the start of every run.
 
-jaxlib 0.10.2 fuses a batched matrix product into a sum wrongly on CPU for large batches (jax issue 39103): results differ
-in thousands of rows, silently. A wrong table is worse than none, so that a run refuses to start on such a build.
+jaxlib 0.10.2 fuses a batched matrix product into a sum wrongly on CPU for large batches (jax issue 39103): results
+differ in thousands of rows, silently. A wrong table is worse than none, so that a run refuses to start on such a build.
 """
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_compiler() -> None:
   wrong = wrong_rows()
   if wrong:
     raise CompilerError(
-      f'jaxlib {jaxlib.__version__} computes {wrong} of 40000 rows of a batched product wrongly on {jax.default_backend()} '
-      "(jax issue 39103); install 'jaxlib!=0.10.2', or set "
+      f'jaxlib {jaxlib.__version__} computes {wrong} of 40000 rows of a batched product wrongly on '
+      f"{jax.default_backend()} (jax issue 39103); install 'jaxlib!=0.10.2', or set "
       'XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type=individual_dot.'
     )

@@ -17,7 +17,7 @@ __all__ = ['Diverged', 'Interrupted', 'Plan', 'catch_signals', 'fit']
 _REPORT_SECONDS = 0.5
 
 
-class Interrupted(Exception):  # noqa: N818 -- it is no error: the run was asked to stop, saved, and can go on
+class Interrupted(Exception):
   """The run was asked to stop by a signal and has saved its state.
 
   Attributes:
@@ -25,11 +25,12 @@ class Interrupted(Exception):  # noqa: N818 -- it is no error: the run was asked
   """
 
   def __init__(self, number: int, step: int):
-    super().__init__(f'stopped by {signal.Signals(number).name} after step {step}; the same command goes on from there.')
+    name = signal.Signals(number).name
+    super().__init__(f'stopped by {name} after step {step}; the same command goes on from there.')
     self.signal = number
 
 
-class Diverged(ArithmeticError):  # noqa: N818 -- the usual word for it
+class Diverged(ArithmeticError):
   """The loss or a gradient is not finite; the message names the step and the layer."""
 
 

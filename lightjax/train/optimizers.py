@@ -47,7 +47,7 @@ def sgd(
 def adamw(
   rate: Rate, decay: optax.GradientTransformation, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-  """Adam; weight decay enters after the scaling (decoupled): Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2."""
+  """Adam with decoupled weight decay, after the scaling: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2."""
   return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale_by_learning_rate(rate))
 
 

@@ -13,8 +13,7 @@ from lightjax.core.typing import Array, PyTree, Variables
 __all__ = ['TrainState', 'create']
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
   """The state of training.
 
   Attributes:

@@ -1,8 +1,8 @@
-"""The training step: gradients at the view, pulled back through it; optimizer; masks; averages. And the evaluation step."""
+"""The training step (gradients at the view, pulled back; optimizer; masks; averages) and the evaluation step."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +22,8 @@ class Distillation(NamedTuple):
   """A student's share of teaching: loss = (1 - weight) cross-entropy + weight * criterion, weights on batch means.
 
   Attributes:
-    apply: (teacher, images) -> logits [b c] of the frozen teacher in evaluation mode; `teacher` is a pytree, an argument
-      of the step and no constant of it, so that runs with other teachers share the compiled step.
+    apply: (teacher, images) -> logits [b c] of the frozen teacher in evaluation mode; `teacher` is a pytree, an
+      argument of the step and no constant of it, so that runs with other teachers share the compiled step.
     criterion: (student logits, teacher logits, **hyper) -> loss [b]; see `distill.losses`.
     weight: share of the criterion, 0..1.
     hyper: hyperparameters of the criterion, `{'temperature': 4.0}`.
@@ -79,8 +79,8 @@ def training_step(
       return loss, (logits, mutated, observed)
 
     viewed, pull_back = jax.vjp(view, state.params, state.own.trainable)
-    (loss, (logits, mutated, observed)), (at_view, direct) = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)(
-      viewed, state.own.trainable)
+    differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+    (loss, (logits, mutated, observed)), (at_view, direct) = differentiate(viewed, state.own.trainable)
     gradients, through_view = pull_back(at_view)
     gradients = {'params': gradients, 'transform': jax.tree.map(jnp.add, through_view, direct)}
 
@@ -90,7 +90,7 @@ def training_step(
     collections = {**state.collections, **mutated}
 
     def loss_of(variables: Variables) -> Array:
-      return cross_entropy(compressed.model.apply(variables, inputs), labels, label_smoothing).mean()
+      return cross_entropy(compressed.forward(variables, inputs), labels, label_smoothing).mean()
 
     # The optimizer's slots are masked over both trees, the averaged params over their own.
     variables, own, _ = compressed.update(

@@ -21,10 +21,11 @@ class Metrics:
     self.path = folder / 'metrics.jsonl'
     kept = self.path.read_text().splitlines(keepends=True)[:lines] if lines else []
     if len(kept) < lines:
-      raise ValueError(f'{self.path} has {len(kept)} lines where the checkpoint counts {lines}; restore it or remove the folder.')
+      raise ValueError(
+        f'{self.path} has {len(kept)} lines where the checkpoint counts {lines}; restore it or remove the folder.')
     self.path.write_text(''.join(kept))
     self.lines = lines
-    self._file = open(self.path, 'a', buffering=1)
+    self._file = open(self.path, 'a', buffering=1)  # noqa: SIM115 -- closed by `close`
     self._events: Any = None
     if tensorboard:
       import tensorboardX
@@ -37,7 +38,8 @@ class Metrics:
       step: steps completed.
       row: 'split' and metrics.
     """
-    clean = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    clean = {
+      key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
     self._file.write(json.dumps({'step': step, **clean}) + '\n')
     self.lines += 1
     if self._events is not None:

@@ -19,6 +19,7 @@ def words_and_width(draw):
 
 
 @given(words_and_width())
+@settings(deadline=None)
 def test_packing_is_the_binary_number_of_all_words(case):
   words, width = case
   number = sum(int(word) << width * i for i, word in enumerate(words))
@@ -27,6 +28,7 @@ def test_packing_is_the_binary_number_of_all_words(case):
 
 
 @given(words_and_width())
+@settings(deadline=None)
 def test_decode_inverts_encode(case):
   words, width = case
   decoded = codecs.decode(codecs.encode(words, width), words.size, width)
@@ -36,6 +38,7 @@ def test_decode_inverts_encode(case):
 
 @pytest.mark.parametrize('name', codecs.VALUES)
 @given(words_and_width())
+@settings(deadline=None)
 def test_each_value_codec_is_exact(name, case):
   words, width = case
   data = codecs.VALUES[name].encode(words, width)
@@ -50,7 +53,7 @@ def test_each_value_codec_is_exact(name, case):
 @pytest.mark.parametrize('name', codecs.POSITIONS)
 @given(
   st.lists(st.one_of(st.integers(0, 9), st.integers(0, 70_000), st.just(2_100_000)), max_size=20), st.integers(0, 300))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_each_position_codec_is_exact(name, gaps, tail):
   gaps = np.array(gaps, np.int64)
   indices = np.cumsum(gaps + 1) - 1

@@ -43,7 +43,7 @@ def test_a_finite_network_has_no_culprit():
 
 @pytest.mark.parametrize('change,message', [
     (('params', 'block1', 'conv', 'kernel', jnp.nan), 'parameter block1/conv/kernel'),
-    (('batch_stats', 'block0', 'norm', 'mean', jnp.inf), 'variable batch_stats/block0/norm/mean'),
+    (('batch_stats', 'block0', 'norm', 'mean', jnp.nan), 'variable batch_stats/block0/norm/mean'),
     (('batch_stats', 'block1', 'norm', 'var', -1.0), 'block1/norm: rsqrt of batch_stats/block1/norm/var'),
     (('params', 'block1', 'conv', 'kernel', 3e38), 'block1/conv: conv_general_dilated of block1/conv/kernel'),
 ])

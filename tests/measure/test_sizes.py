@@ -2,7 +2,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightjax.core.encoded import Encoded, Integers
@@ -36,6 +36,7 @@ def test_the_zeros_of_codes_are_counted_and_negative_zero_is_a_zero():
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from([2, 3, 4, 8, 16, 32])), max_size=6))
+@settings(deadline=None)
 def test_totals_are_sums(entries):
   layers = [LayerSize(str(i), nonzeros + zeros, nonzeros, bits) for i, (nonzeros, zeros, bits) in enumerate(entries)]
   total = sizes.total(layers)

@@ -1,3 +1,4 @@
+import functools
 import importlib
 import re
 
@@ -25,9 +26,22 @@ def size_of(name):
   return next(size for family, size in SIZES.items() if name.startswith(family))
 
 
+@functools.cache
+def counted(name, **overrides):
+  return count(models.create(name, **overrides), size_of(name))
+
+
+@functools.cache
+def trained():
+  """A small network with BatchNorm, its variables and a batch."""
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 16, 3)), jnp.float32)
+  model = models.create('resnet8', width=0.5)
+  return model, jax.jit(model.init)(jax.random.key(0, impl='rbg'), x), x
+
+
 @pytest.mark.parametrize('name,overrides,params', PARAMS)
 def test_parameters_are_those_of_the_reference(name, overrides, params):
-  assert count(models.create(name, **overrides), size_of(name)).params == params
+  assert counted(name, **overrides).params == params
 
 
 @pytest.mark.parametrize('depth', [8, 20, 32, 44, 56, 110])
@@ -38,7 +52,7 @@ def test_cifar_resnets_count_in_closed_form(depth):
   norms = 2 * (16 + 2 * n * (16 + 32 + 64))
   macs = 1024 * 27 * 16 + sum(
       9 * pixels * (c * c * (2 * n - 1) + b * c) for pixels, b, c in ((1024, 16, 16), (256, 16, 32), (64, 32, 64)))
-  counts = count(models.create(f'resnet{depth}'), (32, 32, 3))
+  counts = counted(f'resnet{depth}')
   assert counts.params == convs + norms + 650
   assert counts.macs == macs + 640
 
@@ -50,17 +64,18 @@ def test_figures_in_the_docstring_are_counted(module, rows):
   assert len(found) == rows
   for label, figures in found:
     if module == 'resnet_cifar':
-      counts = count(models.create(label), (32, 32, 3))
+      counts = counted(label)
       macs = f' {counts.macs:,}'
     else:
-      counts = count(models.create('mobilenet_v2', width=float(label)), (224, 224, 3))
+      counts = counted('mobilenet_v2', **({} if label == '1.0' else {'width': float(label)}))
       macs = f' {counts.macs / 1e6:.1f} M'
     assert f' {counts.params:,} ' in figures
     assert macs in figures
 
 
 @pytest.mark.parametrize('name,overrides,shape', [
-    ('lenet300', {}, (28, 28, 1)), ('lenet5', {'activation': 'tanh'}, (28, 28, 1)), ('resnet8', {'width': 0.5}, (16, 16, 3)),
+    ('lenet300', {}, (28, 28, 1)), ('lenet5', {'activation': 'tanh'}, (28, 28, 1)),
+    ('resnet8', {'width': 0.5}, (16, 16, 3)),
     ('mobilenet_v2', {'width': 0.35, 'stem': 'cifar'}, (32, 32, 3)),
 ])
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
@@ -74,17 +89,14 @@ def test_logits_are_float32_and_near_in_both_precisions(name, overrides, shape, 
 
 
 def test_bfloat16_logits_are_near_the_float32_ones():
-  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 16, 3)), jnp.float32)
-  exact, rough = (models.create('resnet8', dtype=dtype) for dtype in ('float32', 'bfloat16'))
-  variables = jax.jit(exact.init)(jax.random.key(0), x)
-  wanted = jax.jit(exact.apply)(variables, x)
+  model, variables, x = trained()
+  rough = models.create('resnet8', width=0.5, dtype='bfloat16')
+  wanted = jax.jit(model.apply)(variables, x)
   assert jnp.abs(jax.jit(rough.apply)(variables, x) - wanted).max() < 0.05 * jnp.abs(wanted).max()
 
 
 def test_training_moves_the_statistics_and_evaluation_does_not():
-  x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 16, 16, 3)), jnp.float32)
-  model = models.create('resnet8')
-  variables = jax.jit(model.init)(jax.random.key(0), x)
+  model, variables, x = trained()
   for train in (False, True):
     _, updated = jax.jit(lambda train=train: model.apply(variables, x, train=train, mutable=['batch_stats']))()
     same = jax.tree.map(lambda a, b: bool((a == b).all()), updated['batch_stats'], variables['batch_stats'])
@@ -97,7 +109,8 @@ def test_paths_are_the_papers_names():
     shape = jax.ShapeDtypeStruct((1, *size_of(name)), jnp.float32)
     return set(trees.flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), shape)))
 
-  assert {'stem/conv/kernel', 'stage1/block0/conv1/kernel', 'stage3/block2/norm2/scale', 'classifier/bias'} <= paths('resnet20')
+  assert {'stem/conv/kernel', 'stage1/block0/conv1/kernel', 'stage3/block2/norm2/scale', 'classifier/bias'} <= paths(
+      'resnet20')
   assert {'stem/conv/kernel', 'stage2/block1/depthwise/conv/kernel', 'head/norm/bias'} <= paths('mobilenet_v2')
   assert 'stage1/block0/expand/conv/kernel' not in paths('mobilenet_v2')
   assert paths('lenet300', hidden=(5,)) == {'fc1/kernel', 'fc1/bias', 'fc2/kernel', 'fc2/bias'}
@@ -111,13 +124,14 @@ def test_stems_end_at_the_stated_resolution(stem, size, final):
 
 def test_caffes_lenet_is_linear_up_to_the_pooling_and_the_option_is_not():
   x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 28, 28, 1)), jnp.float32)
-  variables = models.create('lenet5').init(jax.random.key(0), x)
+  variables = jax.jit(models.create('lenet5').init)(jax.random.key(0, impl='rbg'), x)
   variables = {'params': {**variables['params'], 'conv1': jax.tree.map(jnp.zeros_like, variables['params']['conv1'])}}
   variables['params']['conv1']['bias'] -= 1.0  # relu hides it, the identity does not
-  moved = {'params': {**variables['params'], 'conv1': jax.tree.map(lambda leaf: 2 * leaf, variables['params']['conv1'])}}
+  doubled = jax.tree.map(lambda leaf: 2 * leaf, variables['params']['conv1'])
+  moved = {'params': {**variables['params'], 'conv1': doubled}}
   for activation, same in (('identity', False), ('relu', True)):
-    model = models.create('lenet5', activation=activation)
-    assert bool((model.apply(variables, x) == model.apply(moved, x)).all()) == same
+    apply = jax.jit(models.create('lenet5', activation=activation).apply)
+    assert bool((apply(variables, x) == apply(moved, x)).all()) == same
 
 
 @pytest.mark.parametrize('call,message', [

@@ -23,7 +23,7 @@ def draw(shape, seed=0, dtype=jnp.float32):
 def in_lax_mode(function):
   def run(*arguments):
     with convolution_mode('lax'):
-      return function(*arguments)
+      return jax.jit(function)(*arguments)
   return run
 
 
@@ -31,9 +31,10 @@ def primitives(function, *arguments):
   return str(jax.make_jaxpr(function)(*arguments)).count('conv_general_dilated[')
 
 
-@pytest.mark.parametrize('channels,groups', [(6, 6), (6, 3), (6, 2)])
-@pytest.mark.parametrize('window,strides,padding', GEOMETRIES)
-def test_values_and_gradients_are_those_of_lax(window, strides, padding, channels, groups):
+@pytest.mark.parametrize(
+    'window,strides,padding,groups', [(*each, 6) for each in GEOMETRIES] + [(*each, 3) for each in GEOMETRIES[::2]])
+def test_values_and_gradients_are_those_of_lax(window, strides, padding, groups):
+  channels = 6
   x, kernel = draw((3, 8, 9, channels)), draw((*window, channels // groups, channels), 1)
 
   def loss(x, kernel):
@@ -47,7 +48,7 @@ def test_values_and_gradients_are_those_of_lax(window, strides, padding, channel
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(st.data())
 def test_any_geometry_matches_lax(data):
   sizes = data.draw(st.tuples(st.integers(4, 7), st.integers(4, 7)))
@@ -67,9 +68,13 @@ def test_bfloat16_is_the_rounded_float32_result():
   ours = convolution.conv(x, kernel, groups=4)
   assert ours.dtype == jnp.bfloat16
   np.testing.assert_array_equal(ours, exact.astype(jnp.bfloat16))
-  gradient = jax.grad(lambda kernel: convolution.conv(x, kernel, groups=4).astype(jnp.float32).sum())(kernel)
-  wanted = jax.grad(lambda kernel: convolution.conv(x.astype(jnp.float32), kernel, groups=4).sum())(
-      kernel.astype(jnp.float32))
+
+  @jax.jit
+  @jax.grad
+  def differentiate(kernel, x):
+    return convolution.conv(x, kernel, groups=4).astype(jnp.float32).sum()
+
+  gradient, wanted = differentiate(kernel, x), differentiate(kernel.astype(jnp.float32), x.astype(jnp.float32))
   assert gradient.dtype == jnp.bfloat16
   np.testing.assert_allclose(gradient.astype(jnp.float32), wanted, rtol=2**-8)
 
@@ -88,9 +93,10 @@ def test_second_derivatives_are_those_of_lax(groups):
     return jax.grad(lambda kernel, x: jnp.vdot(jax.grad(loss)(kernel, x), direction), argnums=(0, 1))(kernel, x)
 
   wanted = in_lax_mode(forward_over_reverse)(kernel, x)
-  for product in (forward_over_reverse(kernel, x), reverse_over_reverse(kernel, x)):
-    for ours, theirs in zip(product, wanted, strict=True):
-      np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+  for ours in (forward_over_reverse, reverse_over_reverse):
+    product = jax.jit(ours)(kernel, x)
+    for mine, theirs in zip(product, wanted, strict=True):
+      np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_per_example_sum_to_the_gradient_of_the_batch():
@@ -99,8 +105,9 @@ def test_gradients_per_example_sum_to_the_gradient_of_the_batch():
   def loss(kernel, x):
     return jnp.sum(convolution.conv(x, kernel, groups=3) ** 3)
 
-  each = jax.vmap(lambda example: jax.grad(loss)(kernel, example[None]))(x)
-  np.testing.assert_allclose(each.sum(0), jax.grad(loss)(kernel, x), rtol=1e-4, atol=1e-4)
+  differentiate = jax.jit(jax.grad(loss))
+  each = jax.jit(jax.vmap(lambda example: differentiate(kernel, example[None])))(x)
+  np.testing.assert_allclose(each.sum(0), differentiate(kernel, x), rtol=1e-4, atol=1e-4)
 
 
 def test_kernels_under_vmap_match_a_loop():
@@ -108,6 +115,22 @@ def test_kernels_under_vmap_match_a_loop():
   together = jax.vmap(lambda kernel: convolution.conv(x, kernel, groups=3))(kernels)
   alone = jnp.stack([convolution.conv(x, kernel, groups=3) for kernel in kernels])
   np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_sharded_batch_gives_the_gradient_of_the_whole():
+  devices = len(jax.devices())
+  mesh = jax.make_mesh((devices,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  x, kernel = draw((2 * devices, 5, 5, 3)), draw((3, 3, 1, 3), 1)
+  specs = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec('data')
+
+  def loss(kernel, x):
+    return jnp.sum(jnp.sin(convolution.conv(x, kernel, groups=3)))
+
+  def step(kernel, x):
+    return jax.grad(lambda kernel: lax.psum(loss(kernel, x), 'data'))(kernel)
+
+  sharded = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=specs, out_specs=specs[0]))
+  np.testing.assert_allclose(sharded(kernel, x), jax.jit(jax.grad(loss))(kernel, x), rtol=1e-4, atol=1e-4)
 
 
 def test_each_form_is_taken_where_it_is_known_to_be_quick():

@@ -1,0 +1,106 @@
+"""What a transform costs: training step of ResNet-20 plain, pruned, and quantized, side by side in one run.
+
+The steps take turns, so that whatever else the machine does falls on all of them; figures are medians of wall time,
+and the ratios are to the plain step of the same round.
+
+Example:
+  python -m experiments.benchmarks.transform_overhead --rounds=30
+"""
+from __future__ import annotations
+
+import json
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from experiments import commands
+from lightjax import models, prune, quantize
+from lightjax.core import rngs, schedules
+from lightjax.core.transform import Transform, chain, where
+from lightjax.train import compression, devices, optimizers
+from lightjax.train import state as states
+from lightjax.train import step as steps
+
+_MODEL = flags.DEFINE_string('model', 'resnet20', 'Network, see lightjax.models.')
+_SIZE = flags.DEFINE_integer('size', 32, 'Height and width of the images, pixels.')
+_BATCH = flags.DEFINE_integer('batch_size', 64, 'Images a step.')
+_ROUNDS = flags.DEFINE_integer('rounds', 20, 'Rounds in which each step is timed once.')
+_DEVICES = flags.DEFINE_integer('devices', 1, 'Virtual CPU devices that share a batch; 0: one a core.')
+_OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the figures to.')
+
+
+def methods() -> dict[str, Transform]:
+  """What is compared: the mask moves in every twentieth step, so that its cost is in the figures."""
+  cubic = schedules.cubic(0.0, 0.9, begin=0, end=100_000)
+  pruning = prune.prune(
+    prune.criteria.magnitude, prune.patterns.unstructured, prune.budgets.global_, cubic, every=20)
+  int8 = where((('.*', chain(quantize.weights(bits=8), quantize.activations(bits=8))),), skip=('not_kernel',))
+  return {
+    'plain': chain(),
+    'cubic pruning': where((('.*', pruning),), skip=('not_kernel',)),
+    'W8A8 QAT': int8,
+    'cubic pruning + W8A8 QAT': chain(where((('.*', pruning),), skip=('not_kernel',)), int8),
+  }
+
+
+def training_step(method: Transform) -> Callable[[], None]:
+  """A compiled step of the network under a method, on one fixed batch; a call takes one step and waits for it."""
+  model = models.create(_MODEL.value)
+  generator = np.random.default_rng(0)
+  over = devices.mesh(_DEVICES.value or len(jax.devices()))
+  shape = (_BATCH.value, _SIZE.value, _SIZE.value, 3)
+  images, labels = devices.shard(
+    [generator.standard_normal(shape, np.float32), generator.integers(0, 10, _BATCH.value)], over)
+  example = jnp.zeros((1, *shape[1:]))
+  variables = jax.jit(lambda key: model.init(key, example, train=False))(jax.random.key(0, impl='rbg'))
+  compressed = compression.bind(model, variables, method, example)
+  optimizer = optimizers.optimizer(optimizers.sgd, optimizers.constant(0.1, total=1), weight_decay=1e-4)
+  own = compressed.init(variables, key=rngs.root(0))
+  state = devices.replicate(states.create(variables, own, optimizer, averaged=False), over)
+  compiled = jax.jit(
+    steps.training_step(compressed, optimizer, prepare=lambda key, images: images), donate_argnums=0)
+  key = devices.replicate(rngs.root(0), over)
+
+  def take() -> None:
+    nonlocal state
+    state = compiled(state, key, images, labels)
+    jax.block_until_ready(state.step)
+
+  return take
+
+
+def main() -> int:
+  """Run the command."""
+  devices.configure(cpu_devices=_DEVICES.value or None)
+  taken = {name: training_step(method) for name, method in methods().items()}
+  for take in taken.values():
+    for _ in range(3):
+      take()
+  seconds: dict[str, list[float]] = {name: [] for name in taken}
+  for _ in range(_ROUNDS.value):
+    for name, take in taken.items():
+      began = time.perf_counter()
+      take()
+      seconds[name].append(time.perf_counter() - began)
+  plain = seconds['plain']
+  rows = []
+  print(f'{_MODEL.value}, batch {_BATCH.value}, {_SIZE.value}x{_SIZE.value}, {_ROUNDS.value} rounds')
+  for name, each in seconds.items():
+    ratio = statistics.median(one / base for one, base in zip(each, plain, strict=True))
+    rows.append({'method': name, 'ms': 1e3 * statistics.median(each), 'ratio': ratio})
+    print(f'{name:>26}  {rows[-1]["ms"]:8.1f} ms  {ratio:.2f} x plain')
+  if _OUTPUT.value:
+    record = {'model': _MODEL.value, 'rows': rows, 'cores': devices.cores(), 'versions': devices.versions()}
+    pathlib.Path(_OUTPUT.value).write_text(json.dumps(record, indent=1) + '\n')
+    print(f'written: {_OUTPUT.value}')
+  return 0
+
+
+if __name__ == '__main__':
+  commands.launch(main)
