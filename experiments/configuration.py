@@ -134,7 +134,7 @@ _MOCK = {
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The same experiment as a run of seconds: one epoch of four batches of synthetic images of the set's shape."""
   shape, classes = _MOCK.get(config.data.name, _MOCK['cifar10'])
-  small = ml_collections.ConfigDict(config.copy_and_resolve_references())
+  small = ml_collections.ConfigDict(config.copy_and_resolve_references()).unlock()
   small.smoke = True
   small.epochs, small.batch_size, small.devices = 1, 16, 1
   small.data.update({'name': 'synthetic', 'dir': '', 'validation': 0.25})

@@ -14,10 +14,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import rich.console
-import rich.markup
 from absl import app, flags
 
 from experiments.engine import progress, rendering, rows, scheduling, tables
@@ -38,6 +37,58 @@ TRAIN = flags.DEFINE_bool('train', True, 'Train what is missing; --notrain only 
 
 class Stopped(KeyboardInterrupt):
   """SIGTERM or SIGHUP: ends like Ctrl-C, with the exit code 128 + signal."""
+
+
+class Work(NamedTuple):
+  """What a table asks for: the id of every cell and seed, what is on disk, and what must be run."""
+
+  identities: dict[tuple[int, int], str]
+  found: dict[str, dict[str, Any]]
+  units: dict[str, scheduling.Unit]
+
+
+def find_work(
+  table: tables.Table,
+  *,
+  unit: ModuleType,
+  root: pathlib.Path,
+  shown: Sequence[int],
+  trained: Sequence[int],
+  smoke: bool,
+) -> Work:
+  """Builds every config and looks which results exist.
+
+  Args:
+    table: the table.
+    unit: the module of the work units.
+    root: folder of the units.
+    shown: seeds that get a row.
+    trained: seeds among them that are run if they are missing.
+    smoke: take the smoke variant of every config.
+  Returns:
+    The work; rows in the order of the cells, then of the seeds.
+  Raises:
+    TableError: a config that cannot be built; names the cell.
+  """
+  work = Work({}, {}, {})
+  for number, cell in enumerate(table.cells):
+    for seed in shown:
+      name = f'{" ".join(map(str, cell.labels.values()))}, seed {seed}'
+      config = tables.build(table, cell, seed=seed, smoke=smoke)
+      try:
+        if cell.run and seed in trained:
+          identity = scheduling.collect(
+            unit, config, root=root, name=name, group=number, units=work.units, results=work.found
+          )
+        else:
+          identity = unit.identify(config)
+          result = unit.result(root, identity)
+          if result is not None:
+            work.found[identity] = result
+      except (ValueError, TypeError, LookupError) as error:
+        raise TableError(f'{table.path.name}, {name}: {error}') from error
+      work.identities[number, seed] = identity
+  return work
 
 
 def make_table(
@@ -81,38 +132,24 @@ def make_table(
   for folder in (root, *folders):
     folder.mkdir(parents=True, exist_ok=True)
   before = {row['id']: row for folder in reversed(folders) for row in rows.read(folder / 'rows.jsonl') if row['result']}
-
-  units: dict[str, scheduling.Unit] = {}
-  found: dict[str, dict[str, Any]] = {}
-  identities: dict[tuple[int, int], str] = {}
-  for number, cell in enumerate(table.cells):
-    for seed in shown:
-      title = f'{" ".join(map(str, cell.labels.values()))}, seed {seed}'
-      config = tables.build(table, cell, seed=seed, smoke=smoke)
-      try:
-        if train and cell.run and seed in chosen:
-          identity = scheduling.collect(unit, config, root=root, name=title, group=number, units=units, results=found)
-        else:
-          identity = unit.identify(config)
-          result = unit.result(root, identity)
-          if result is not None:
-            found[identity] = result
-      except (ValueError, TypeError, LookupError) as error:
-        raise TableError(f'{title}: {error}') from error
-      identities[number, seed] = identity
-
-  wanted = set(identities.values())
-  others = len(units.keys() - wanted)
+  work = find_work(table, unit=unit, root=root, shown=shown, trained=chosen if train else (), smoke=smoke)
+  wanted = set(work.identities.values())
+  others = len(work.units.keys() - wanted)
   console.print(
-    f'[bold]{rich.markup.escape(table.title)}[/]: {len(wanted)} rows ({len(table.cells)} cells), '
-    f'{len(wanted & found.keys())} done, {len(units) - others} to train'
-    + (f', {others} other units first' if others else ''),
+    f'{table.title}: {len(wanted)} rows ({len(table.cells)} cells), {len(wanted & work.found.keys())} done, '
+    f'{len(work.units) - others} to train' + (f', {others} other units first' if others else ''),
+    style='bold',
+    markup=False,
     highlight=False,
     soft_wrap=True,
   )
   errors: dict[str, str] = {}
 
-  def write_rows() -> tuple[list[dict[str, Any]], str]:
+  def write_rows() -> list[dict[str, Any]]:
+    for identity in work.units:
+      result = unit.result(root, identity)
+      if result is not None:
+        work.found[identity] = result
     made = [
       rows.make(
         table.cells[number],
@@ -120,50 +157,39 @@ def make_table(
         identity=identity,
         unit=unit,
         root=root,
-        result=found.get(identity),
+        result=work.found.get(identity),
         error=errors.get(identity),
         metric=table.metric,
         before=before,
       )
-      for (number, seed), identity in identities.items()
+      for (number, seed), identity in work.identities.items()
     ]
-    text = rows.dump(made)
     for folder in folders:
-      rows.write_text(folder / 'rows.jsonl', text)
-    return made, text
+      rows.write(folder / 'rows.jsonl', made)
+    return made
 
-  def read_results() -> None:
-    for identity in units:
-      result = unit.result(root, identity)
-      if result is not None:
-        found[identity] = result
-
-  if units:
+  if work.units:
     for index, share in enumerate(shares):
       console.print(f'worker {index}: {share.text}', style='dim', highlight=False)
-    seen = progress.Progress(console, total=len(units), done=0, shares=shares, root=root)
+    seen = progress.Progress(console, total=len(work.units), workers=len(shares), root=root)
     try:
       with seen.showing():
-        errors = scheduling.execute(units, unit=unit, root=root, shares=shares, listen=seen)
+        errors = scheduling.execute(work.units, unit=unit, root=root, shares=shares, listen=seen)
     except KeyboardInterrupt:
-      read_results()
       write_rows()
-      console.print(
-        f'stopped: {len(units.keys() & found.keys())} of {len(units)} units done; the same command resumes.'
-      )
+      done = len(work.units.keys() & work.found.keys())
+      console.print(f'stopped: {done} of {len(work.units)} units done; the same command resumes.')
       raise
-    read_results()
 
-  made, text = write_rows()
+  made = write_rows()
   report = rendering.Report(table=table, rows=made, bases=tables.bases(table), is_smoke=smoke)
-  console.print(rendering.terminal(report))
+  console.print(rendering.terminal(report, width=console.width))
   for folder in folders:
-    for path in rendering.write(report, folder, rows_text=text):
+    for path in (folder / 'rows.jsonl', *rendering.write(report, folder)):
       console.print(f'wrote {path}', highlight=False, soft_wrap=True)
-  failed = [row for row in made if row['status'] == 'failed']
-  if failed:
-    console.print(f'{len(failed)} of {len(made)} rows failed; the same command tries them again.', style='red')
-  return 1 if failed else 0
+  if errors:
+    console.print(f'{len(errors)} units failed; the same command tries them again.', style='red')
+  return 1 if errors else 0
 
 
 def _seeds(texts: Sequence[str] | None) -> list[int] | None:

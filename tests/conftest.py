@@ -24,7 +24,7 @@ checker = types.ModuleType('lightjax_annotation_checker')
 checker.check = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 sys.modules[checker.__name__] = checker
 # Flax's own modules are annotated with protocols that no checker can test, so that subclasses of them are left out.
-CHECKED = ('artifact', 'core', 'data', 'distill', 'graph', 'measure', 'prune', 'quantize', 'train')
+CHECKED = ('core', 'distill', 'graph', 'measure', 'prune', 'quantize', 'train')
 jaxtyping.install_import_hook([f'lightjax.{package}' for package in CHECKED], f'{checker.__name__}.check')
 
 hypothesis.settings.register_profile(

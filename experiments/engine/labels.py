@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class Point(NamedTuple):
   """A labelled point of a plot, in the units of its axes; `spread` is the half length of its error bar."""
@@ -17,18 +19,8 @@ class Point(NamedTuple):
   colour: str
 
 
-_OFFSETS = (
-  (0, 8, 'center', 'bottom'),
-  (0, -8, 'center', 'top'),
-  (8, 0, 'left', 'center'),
-  (-8, 0, 'right', 'center'),
-  (6, 6, 'left', 'bottom'),
-  (-6, 6, 'right', 'bottom'),
-  (6, -6, 'left', 'top'),
-  (-6, -6, 'right', 'top'),
-  (0, 16, 'center', 'bottom'),
-  (0, -16, 'center', 'top'),
-)
+# Where a label may stand, in points: its left edge at a positive dx, its right edge at a negative one, its middle at 0.
+_OFFSETS = ((0, 8), (0, -8), (8, 0), (-8, 0), (6, 6), (-6, 6), (6, -6), (-6, -6), (0, 16), (0, -16))
 
 
 def place(axes: Any, figure: Any, series: Sequence[Sequence[Point]]) -> None:
@@ -44,6 +36,7 @@ def place(axes: Any, figure: Any, series: Sequence[Sequence[Point]]) -> None:
   figure.draw_without_rendering()
   renderer = figure.canvas.get_renderer()
   frame = axes.get_window_extent(renderer)
+  pixel = figure.dpi / 72
   solid: list[tuple[float, float]] = []
   drawn: list[tuple[float, float]] = []
   for points in series:
@@ -53,30 +46,29 @@ def place(axes: Any, figure: Any, series: Sequence[Sequence[Point]]) -> None:
       solid += [(x, y + top * step / 4) for step in range(-4, 5)]
     for (x0, y0), (x1, y1) in itertools.pairwise(pixels):
       drawn += [(x0 + (x1 - x0) * step / 40, y0 + (y1 - y0) * step / 40) for step in range(3, 38)]
-  taken: list[Any] = []
-
-  def is_free(box: Any, obstacles: Sequence[tuple[float, float]]) -> bool:
-    inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 + 20 and frame.y0 <= box.y0 and box.y1 <= frame.y1 + 10
-    return (
-      inside
-      and not any(box.overlaps(other) for other in taken)
-      and not any(box.x0 - 3 < x < box.x1 + 3 and box.y0 - 3 < y < box.y1 + 3 for x, y in obstacles)
-    )
+  obstacles = np.array([*solid, *drawn, (np.nan, np.nan)])
+  taken = np.empty((0, 4))
 
   for point in itertools.chain.from_iterable(series):
-    for obstacles, (dx, dy, horizontal, vertical) in itertools.product((solid + drawn, solid), _OFFSETS):
-      label = axes.annotate(
-        point.text,
-        (point.x, point.y),
-        (dx, dy),
-        textcoords='offset points',
-        ha=horizontal,
-        va=vertical,
-        fontsize=8.5,
-        color=point.colour,
-      )
-      box = label.get_window_extent(renderer)
-      if is_free(box, obstacles):
-        taken.append(box)
+    label = axes.annotate(
+      point.text, (point.x, point.y), (0, 0), textcoords='offset points', fontsize=8.5, color=point.colour
+    )
+    width, height = label.get_window_extent(renderer).size
+    x, y = axes.transData.transform((point.x, point.y))
+    for count, (dx, dy) in itertools.product((len(obstacles), len(solid)), _OFFSETS):
+      left = x + dx * pixel - width * (1 - _sign(dx)) / 2
+      low = y + dy * pixel - height * (1 - _sign(dy)) / 2
+      box = np.array((left, low, left + width, low + height))
+      inside = frame.x0 <= box[0] and box[2] <= frame.x1 + 20 and frame.y0 <= box[1] and box[3] <= frame.y1 + 10
+      inner = ((obstacles[:count] > box[:2] - 3) & (obstacles[:count] < box[2:] + 3)).all(1).any()
+      over = ((taken[:, :2] < box[2:]) & (taken[:, 2:] > box[:2])).all(1).any()
+      if inside and not inner and not over:
+        taken = np.vstack([taken, box])
+        label.set(ha='left', va='bottom', position=((left - x) / pixel, (low - y) / pixel))
         break
+    else:
       label.remove()
+
+
+def _sign(value: float) -> float:
+  return (value > 0) - (value < 0)

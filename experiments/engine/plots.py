@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.engine.errors import TableError
@@ -243,50 +243,67 @@ def _shorten(path: str, length: int = 26) -> str:
   return path if len(path) <= length else f'…{path[1 - length :]}'
 
 
-def _layers(made: Sequence[Line], field: str) -> list[Plot]:
-  """Cells by layers as colours: sparsity or bits; one picture for all cells of one network."""
-  groups: dict[tuple[str, ...], list[tuple[Line, list[float]]]] = {}
+class _Quantity(NamedTuple):
+  """What a picture of layers shows: `plain` is its value without compression, `top` the end of the scale."""
+
+  name: str
+  title: str
+  of: Callable[[Mapping[str, Any]], float]
+  plain: float
+  top: float
+
+
+_SPARSITY = _Quantity(
+  name='sparsity',
+  title='Sparsity by layer (%)',
+  plain=0.0,
+  top=100.0,
+  of=lambda layer: 100 * (1 - layer['nonzeros'] / max(layer['parameters'], 1)),
+)
+_BITS = _Quantity(name='bits', title='Bits by layer', plain=32.0, top=32.0, of=lambda layer: float(layer['bits']))
+
+
+def _layers(made: Sequence[Line], quantity: _Quantity) -> list[Plot]:
+  """Cells by layers as colours, mean over seeds: one picture a network, without what nothing touches."""
+  groups: dict[tuple[str, ...], list[tuple[str, list[float]]]] = {}
   for line in made:
-    lists = [row['result'].get('layers') or [] for row in line.rows if row['status'] == 'done']
-    lists = [layers for layers in lists if layers and all(layer.get(field) is not None for layer in layers)]
+    lists = [row['result']['layers'] for row in line.rows if row['status'] == 'done' and row['result'].get('layers')]
     if not lists:
       continue
     paths = tuple(layer['path'] for layer in lists[0])
     same = [layers for layers in lists if tuple(layer['path'] for layer in layers) == paths]
-    means = [math.fsum(layers[index][field] for layers in same) / len(same) for index in range(len(paths))]
-    if any(value != (1.0 if field == 'density' else 32.0) for value in means):  # a dense float network shows nothing
-      groups.setdefault(paths, []).append((line, means))
+    by_layer = zip(*([quantity.of(layer) for layer in layers] for layers in same), strict=True)
+    means = [math.fsum(column) / len(column) for column in by_layer]
+    if any(value != quantity.plain for value in means):
+      groups.setdefault(paths, []).append((line.name, means))
   plots = []
   for number, (paths, cells) in enumerate(groups.items()):
-    values = [[100 * (1 - value) if field == 'density' else value for value in means] for _, means in cells]
+    touched = [index for index in range(len(paths)) if any(means[index] != quantity.plain for _, means in cells)]
+    values = [[means[index] for index in touched] for _, means in cells]
+    columns = [_shorten(paths[index]) for index in touched]
     plots.append(
-      _heat(
-        values,
-        [line.name for line, _ in cells],
-        [_shorten(path) for path in paths],
-        name=f'{field}-{number}',
-        title='Sparsity by layer (%)' if field == 'density' else 'Bits by layer',
-      )
+      _heat(values, [name for name, _ in cells], columns, quantity=quantity, name=f'{quantity.name}-{number}')
     )
   return plots
 
 
 def _heat(
-  values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, name: str, title: str
+  values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], *, quantity: _Quantity, name: str
 ) -> Plot:
   from matplotlib import colors, ticker
 
   has_text = len(columns) <= 24
-  figure = _new(2 * _WIDTH, 1.3 + 0.30 * len(rows) + (0.9 if len(columns) <= 60 else 0.2))
+  figure = _new(2 * _WIDTH, 1.3 + 0.30 * len(rows) + (0.9 if len(columns) <= 32 else 0.2))
   axes = figure.add_subplot()
-  top = 100.0 if name.startswith('density') else max(8.0, *(value for row in values for value in row))
   # From nearly nothing to full colour by opacity alone: right on a light page and on a dark one.
   blue = colors.to_rgb(_COLOURS[0])
   ramp = colors.LinearSegmentedColormap.from_list('ramp', [(*blue, 0.04), (*blue, 1.0)])
-  mesh = axes.pcolormesh([list(row) for row in values], cmap=ramp, vmin=0, vmax=top, edgecolors='none', linewidth=0)
+  mesh = axes.pcolormesh(
+    [list(row) for row in values], cmap=ramp, vmin=0, vmax=quantity.top, edgecolors='none', linewidth=0
+  )
   axes.invert_yaxis()
   axes.set_yticks([index + 0.5 for index in range(len(rows))], [_shorten(row, 40) for row in rows], fontsize=9)
-  if len(columns) <= 60:
+  if len(columns) <= 32:
     axes.set_xticks(
       [index + 0.5 for index in range(len(columns))],
       columns,
@@ -295,7 +312,6 @@ def _heat(
     )
   else:
     axes.xaxis.set_major_locator(ticker.MaxNLocator(10, integer=True))
-    axes.set_xlabel('layer, from input to output')
   axes.tick_params(length=0)
   for side in axes.spines.values():
     side.set_visible(False)
@@ -308,11 +324,11 @@ def _heat(
         ha='center',
         va='center',
         fontsize=8.5,
-        color='#ffffff' if row[x] > 0.6 * top else _INK,
+        color='#ffffff' if row[x] > 0.6 * quantity.top else _INK,
       )
   else:
     figure.colorbar(mesh, ax=axes, pad=0.01, aspect=30).outline.set_visible(False)
-  return Plot(title, _svg(figure, name), is_wide=True)
+  return Plot(quantity.title, _svg(figure, name), is_wide=True, caption='compressed layers, from input to output')
 
 
 def draw(report: Report, made: Sequence[Line]) -> list[Plot]:
@@ -334,4 +350,4 @@ def draw(report: Report, made: Sequence[Line]) -> list[Plot]:
   with matplotlib.rc_context(_STYLE):
     found = [_against(report, made, cost) for cost in ('bytes', 'macs', 'latency_ms')]
     found += [_curve(report, made, name) for name in sorted(names, key=lambda name: (name.endswith('loss'), name))]
-    return [plot for plot in found if plot is not None] + _layers(made, 'density') + _layers(made, 'bits')
+    return [plot for plot in found if plot is not None] + _layers(made, _SPARSITY) + _layers(made, _BITS)

@@ -15,7 +15,7 @@ import rich.progress_bar
 import rich.table
 
 from experiments.engine import worker
-from experiments.engine.scheduling import Event, Share, Unit
+from experiments.engine.scheduling import Event, Unit
 
 _PLAIN_SECONDS = 10.0
 
@@ -80,9 +80,9 @@ class _Seat:
 class Progress:
   """Listens to the scheduler and shows where it stands."""
 
-  def __init__(self, console: rich.console.Console, *, total: int, done: int, shares: list[Share], root: pathlib.Path):
-    self.console, self.total, self.done, self.shares, self.root = console, total, done, shares, root
-    self.failed = 0
+  def __init__(self, console: rich.console.Console, *, total: int, workers: int, root: pathlib.Path):
+    self.console, self.total, self.workers, self.root = console, total, workers, root
+    self.done = self.failed = 0
     self.began = self.printed = time.monotonic()
     self.seats: dict[int, _Seat] = {}
     self.live: rich.live.Live | None = None
@@ -151,7 +151,7 @@ class Progress:
         overflow='ellipsis',
         ratio=1 if name == 'unit' else None,
       )
-    for index in range(len(self.shares)):
+    for index in range(self.workers):
       seat = self.seats.get(index)
       if seat is None:
         grid.add_row(str(index), '[dim]idle[/]')

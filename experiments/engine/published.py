@@ -112,8 +112,9 @@ def published(subject: str, *, value: str = 'value', folder: pathlib.Path = FOLD
     TableError: an unknown subject or column, or a selection that finds nothing.
 
   Example:
-    >>> [figure.value for figure in published('deep_compression', value='top1_err', table=1, network='LeNet-300-100')]
-    [0.9836, 0.9842]
+    >>> [figure.value for figure in published('deep_compression', value='top1_err', layer='Compressed',
+    ...                                               network='LeNet-300-100')]
+    [0.9842]
   """
   rows = _rows(subject, folder)
   for column in (*selection, value):

@@ -28,36 +28,47 @@ from experiments.engine.lines import (
   title,
 )
 from experiments.engine.progress import duration
-from experiments.engine.rows import write_text
+from experiments.engine.rows import dump, write_text
 
 TEMPLATES = pathlib.Path(__file__).parent.parent / 'templates'
 
 
-def terminal(report: Report) -> rich.table.Table:
-  """The table for a terminal.
+def terminal(report: Report, *, width: int) -> rich.table.Table:
+  """The table for a terminal: columns that it has no room for are left out, from the right; numbers are never broken.
 
   Args:
     report: what to show.
+    width: of the terminal, in characters.
   Returns:
     A rich table.
   """
   made = lines(report)
   shown = grid(report, made)
-  below = '\n'.join(footnotes(made))
+  widths = [3 + max(len(text) for text in column) for column in zip(shown.headings, *shown.body, strict=True)]
+  labels = len({key for line in made for key in line.labels})
+  # Labels may wrap, to half of their width.
+  needed = [max(12, size // 2) if index < labels else size for index, size in enumerate(widths)]
+  kept = len(widths)
+  while kept > labels + 1 and sum(needed[:kept]) + 6 > width:
+    kept -= 1
+  below = footnotes(made)
+  if kept < len(widths):
+    below.append(f'No room for {", ".join(shown.headings[kept:])}: see the files.')
   colours = {'better': 'green', 'worse': 'red', 'failed': 'red', 'not run': 'dim'}
+  caption = rich.text.Text('\n'.join(below)) if below else None
   table = rich.table.Table(
     title=_heading(report),
     box=rich.box.SIMPLE_HEAD,
     title_justify='left',
     title_style='bold',
-    caption=rich.text.Text(below) if below else None,
+    caption=caption,
     caption_justify='left',
   )
   table.add_column('#', justify='right', style='dim')
-  for heading, side in zip(shown.headings, shown.alignment, strict=True):
-    table.add_column(heading, justify='left' if side == 'l' else 'right', overflow='fold')
+  for index, (heading, side) in enumerate(zip(shown.headings[:kept], shown.alignment, strict=False)):
+    table.add_column(heading, justify='left' if side == 'l' else 'right', no_wrap=index >= labels)
   for line, row in zip(made, shown.body, strict=True):
-    table.add_row(str(line.number), *(rich.text.Text(text, style=colours.get(text, '')) for text in row))
+    table.add_row(str(line.number), *(rich.text.Text(text, style=colours.get(text, '')) for text in row[:kept]))
   return table
 
 
@@ -182,37 +193,37 @@ def page(report: Report, *, digest: str = '') -> str:
   )
 
 
-def _digest(report: Report, rows_text: str) -> str:
+def _digest(report: Report) -> str:
   """What the page depends on: rows, declaration, base configs, and the code that renders them."""
-  parts = [rows_text, repr(report.table._replace(path=pathlib.Path())), repr(report.bases), str(report.is_smoke)]
-  parts += [
-    path.read_text(encoding='utf-8')
-    for path in sorted([*TEMPLATES.iterdir(), *pathlib.Path(__file__).parent.glob('*.py')])
-    if path.is_file()
+  code = sorted(path for path in (*TEMPLATES.iterdir(), *pathlib.Path(__file__).parent.glob('*.py')) if path.is_file())
+  parts = [
+    dump(report.rows),
+    repr(report.table._replace(path=pathlib.Path())),
+    repr(report.bases),
+    str(report.is_smoke),
+    *(path.read_text(encoding='utf-8') for path in code),
   ]
   return hashlib.sha256('\x00'.join(parts).encode()).hexdigest()[:16]
 
 
-def write(report: Report, folder: pathlib.Path, *, rows_text: str) -> list[pathlib.Path]:
+def write(report: Report, folder: pathlib.Path) -> list[pathlib.Path]:
   """Renders into a folder, unless what is there is the same.
 
   Args:
     report: what to render.
-    folder: gets table.md, table.tex and index.html beside rows.jsonl.
-    rows_text: content of rows.jsonl.
+    folder: gets table.md, table.tex and index.html.
   Returns:
-    The files of the table; all exist.
+    The three files.
   Raises:
     TableError: jinja2 or matplotlib is not installed.
     OSError: the folder cannot be written.
   """
-  paths = [folder / name for name in ('rows.jsonl', 'table.md', 'table.tex', 'index.html')]
-  digest = _digest(report, rows_text)
+  paths = [folder / name for name in ('table.md', 'table.tex', 'index.html')]
+  digest = _digest(report)
   if all(path.is_file() for path in paths):
     with paths[-1].open(encoding='utf-8') as file:
       if f'content="{digest}"' in file.read(1000):
         return paths
-  write_text(paths[1], markdown(report))
-  write_text(paths[2], latex(report))
-  write_text(paths[3], page(report, digest=digest))
+  for path, text in zip(paths, (markdown(report), latex(report), page(report, digest=digest)), strict=True):
+    write_text(path, text)
   return paths

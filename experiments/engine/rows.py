@@ -48,6 +48,20 @@ def dump(rows: Sequence[Mapping[str, Any]]) -> str:
   return ''.join(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=True) + '\n' for row in rows)
 
 
+def write(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Writes rows.jsonl, unless it holds these rows already.
+
+  Args:
+    path: the file.
+    rows: in the order of the cells, then of the seeds.
+  Raises:
+    OSError: it cannot be written.
+  """
+  text = dump(rows)
+  if not path.is_file() or path.read_text(encoding='utf-8') != text:
+    write_text(path, text)
+
+
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
   """Rows of an earlier run; none when the file is absent.
 

@@ -111,6 +111,13 @@ def _has_tpu() -> bool:
   return importlib.util.find_spec('libtpu') is not None and (not platforms or 'tpu' in platforms)
 
 
+def _part(whole: list[Any], index: int, parts: int) -> list[Any]:
+  """One of `parts` contiguous parts that differ by at most one; where there is not one each, one in turn."""
+  if parts > len(whole):
+    return whole[index % len(whole) :][:1] if whole else []
+  return whole[index * len(whole) // parts : (index + 1) * len(whole) // parts]
+
+
 def plan(jobs: int) -> list[Share]:
   """Divides this machine between workers: its cores, and its NVIDIA devices where there are any.
 
@@ -134,16 +141,13 @@ def plan(jobs: int) -> list[Share]:
   devices = _accelerators()
   shares = []
   for index in range(jobs):
-    own: list[int] = cores
-    if jobs > 1 and cores:
-      own = cores[index * len(cores) // jobs : (index + 1) * len(cores) // jobs] or [cores[index % len(cores)]]
+    own = _part(cores, index, jobs) if jobs > 1 else cores
     threads = str(max(1, len(own)))
     environment = {'OMP_NUM_THREADS': threads, 'OPENBLAS_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
     text = f'cores {",".join(map(str, own)) or "all"}'
     if devices:
-      mine = devices[index * len(devices) // jobs : (index + 1) * len(devices) // jobs]
-      if not mine:
-        mine = [devices[index % len(devices)]]
+      mine = _part(devices, index, jobs)
+      if jobs > len(devices):
         environment['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / -(-jobs // len(devices)):.3f}'
       environment['CUDA_VISIBLE_DEVICES'] = ','.join(mine)
       text += f', GPU {",".join(mine)}'
@@ -183,9 +187,11 @@ class _Worker:
   def is_dead(self) -> bool:
     return self.process.poll() is not None
 
-  def bury(self) -> int:
-    """Ends the process and what it started, if they have not ended already; the exit code."""
+  def bury(self, *, patience_seconds: float = 0.0) -> int:
+    """Ends the process and what it started, if they have not ended by themselves in time; the exit code."""
     self.pipe.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self.process.wait(patience_seconds)
     with contextlib.suppress(ProcessLookupError):
       os.killpg(self.process.pid, signal.SIGKILL)
     return self.process.wait()
@@ -301,7 +307,10 @@ def execute(
       item = queue.take(member.group if member else None, busy)
       if item is None:
         return
-      if member is None or member.is_dead():
+      if member is not None and member.is_dead():
+        member.bury()
+        member = None
+      if member is None:
         member = workers[index] = _Worker(index, share)
       busy.add(item.group)
       listen(Event('start', item, index))
@@ -321,7 +330,7 @@ def execute(
             dead = True
         if dead:
           del workers[member.index]
-          conclude(member, _ending(member.bury()))
+          conclude(member, _ending(member.bury(patience_seconds=2.0)))  # its pipe closes a moment before it ends
       listen(None)
   finally:
     _close(list(workers.values()))

@@ -182,7 +182,7 @@ def load(name: str) -> Table:
 def _base(folder: pathlib.Path, base: str) -> ml_collections.ConfigDict:
   from experiments import configuration  # imports jax, which --help and mistakes in a table file do not need
 
-  return configuration.load(base, relative_to=folder)
+  return _guarded(folder / base.partition(':')[0], lambda: configuration.load(base, relative_to=folder))
 
 
 def bases(table: Table) -> dict[str, dict[str, str]]:

@@ -24,7 +24,7 @@ def current_convolution_mode() -> ConvolutionMode:
 
 
 @contextlib.contextmanager
-def convolution_mode(mode: ConvolutionMode) -> Iterator[None]:
+def convolution_mode(mode: str) -> Iterator[None]:
   """Everything traced inside has its convolutions in this form; contexts nest, and each thread has its own.
 
   Args:

@@ -24,19 +24,17 @@ def roles(paths: Sequence[Path], layouts: Mapping[Path, Layout]) -> dict[Path, s
   """The role of each parameter that a default may leave alone; kernels in the middle of the network have none.
 
   Args:
-    paths: all parameters.
-    layouts: the kernels among them, from the graph.
+    paths: the parameters in question, all of the network's or some.
+    layouts: all kernels of the network, from its graph.
   Returns:
     Path to 'not_kernel', 'first_conv' or 'last_dense'.
   """
   found = {path: 'not_kernel' for path in paths if path not in layouts}
-  kernels = sorted((path for path in paths if path in layouts), key=lambda path: layouts[path].order)
-  convs = [path for path in kernels if layouts[path].kind == 'conv']
-  denses = [path for path in kernels if layouts[path].kind == 'dense']
-  if convs:
-    found[convs[0]] = 'first_conv'
-  if denses:
-    found[denses[-1]] = 'last_dense'
+  kernels = sorted(layouts, key=lambda path: layouts[path].order)
+  first_conv = [path for path in kernels if layouts[path].kind == 'conv'][:1]
+  last_dense = [path for path in kernels if layouts[path].kind == 'dense'][-1:]
+  found |= {path: 'first_conv' for path in first_conv if path in paths}
+  found |= {path: 'last_dense' for path in last_dense if path in paths}
   return found
 
 
@@ -86,7 +84,7 @@ def assign(
     if not free.intersection(matches):
       raise ValueError(
         f'where: rule {index + 1} {pattern!r} matches only parameters that a default leaves alone '
-        f'({matches[0]!r}: {role[matches[0]]}); take that default out of skip={tuple(skip)!r}.'
+        f'({matches[0]!r}: {role[matches[0]]}); drop the rule, or take that default out of skip={tuple(skip)!r}.'
       )
     raise ValueError(f'where: rule {index + 1} {pattern!r} comes too late: earlier rules took all that it matches.')
   return tuple(table)

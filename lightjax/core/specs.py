@@ -32,7 +32,8 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
   Returns:
     The function.
   Raises:
-    SpecError: unknown name (the nearest are given), a module that cannot be imported, an attribute that it lacks.
+    SpecError: unknown name (the nearest are given), a module that cannot be imported, an attribute that it lacks or
+      that is no function.
   Example:
     >>> from lightjax.core import schedules
     >>> resolve('lightjax.core.schedules:cubic', schedules, field='schedule') is schedules.cubic
@@ -40,6 +41,8 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
   """
   if ':' in name:
     module_name, _, attribute = name.partition(':')
+    if not (module_name and attribute):
+      raise SpecError(f"{field}={name!r}: a function of your own is named 'module:function'.")
     try:
       module = importlib.import_module(module_name)
     except ImportError as error:
@@ -48,6 +51,8 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
     if not hasattr(module, attribute):
       near = trees.nearest(attribute, dir(module))
       raise SpecError(f'{field}={name!r}: {module_name!r} has no {attribute!r}; nearest: {near}.')
+    if not callable(getattr(module, attribute)):
+      raise SpecError(f'{field}={name!r} is no function but {type(getattr(module, attribute)).__name__}.')
     return getattr(module, attribute)
   known = [each for each in namespace.__all__ if callable(getattr(namespace, each))]
   if name not in known:
@@ -106,26 +111,32 @@ def call(function: Callable[..., Any], fields: Mapping[str, Any], *given: Any, f
 
 def _keywords(function: Callable[..., Any], given: int) -> tuple[dict[str, Any], bool]:
   """Keyword arguments left after `given` positional ones, with their defaults; and whether there may be any others."""
-  parameters = list(inspect.signature(function).parameters.values())[given:]
-  named = {each.name: each.default for each in parameters
-           if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)}
-  return named, any(each.kind is each.VAR_KEYWORD for each in parameters)
+  parameters = list(inspect.signature(function).parameters.values())
+  positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+  left = [each for each in positional[given:] if each.kind is each.POSITIONAL_OR_KEYWORD]
+  left += [each for each in parameters if each.kind is each.KEYWORD_ONLY]
+  return {each.name: each.default for each in left}, any(each.kind is each.VAR_KEYWORD for each in parameters)
 
 
 def without_defaults(function: Callable[..., Any], fields: Mapping[str, Any]) -> dict[str, Any]:
   """The fields that differ from a function's defaults: a new field with a default leaves old identities valid."""
   parameters = inspect.signature(function).parameters
-  return {
-    each: value for each, value in fields.items()
-    if each not in parameters or canonical(parameters[each].default) != canonical(value)
-  }
+
+  def is_default(name: str, value: Any) -> bool:
+    default = parameters[name].default if name in parameters else inspect.Parameter.empty
+    # A function is equal to itself only: it may have no canonical form, and `empty` is a class.
+    return default is value if callable(default) else canonical(default) == canonical(value)
+
+  return {name: value for name, value in fields.items() if not is_default(name, value)}
 
 
 def canonical(value: Any) -> Any:
-  """Plain JSON data in which equal values are equal: 1, 1.0 and True's int are one, tuples are lists, keys are sorted.
+  """Plain JSON data in which equal values are equal: 1 and 1.0 are one (True is not), tuples are lists, keys are sorted.
+
+  A function or class is its 'module:name'.
 
   Raises:
-    SpecError: a value that has no canonical form (an array, an object, NaN).
+    SpecError: a value that has no canonical form (an array, an object, NaN, a function without a name of its own).
   Example:
     >>> canonical({'b': (1.0, 2.5), 'a': None})
     {'a': None, 'b': [1, 2.5]}
@@ -140,8 +151,9 @@ def canonical(value: Any) -> Any:
     return {str(key): canonical(value[key]) for key in sorted(value, key=str)}
   if isinstance(value, Sequence):
     return [canonical(each) for each in value]
-  if isinstance(value, type) or callable(value) or value is inspect.Parameter.empty:
-    return f'{getattr(value, "__module__", "")}:{getattr(value, "__qualname__", value)}'
+  name = getattr(value, '__qualname__', '<') if callable(value) else '<'
+  if '<' not in name:  # neither '<lambda>' nor 'outer.<locals>.inner', which many functions share
+    return f'{value.__module__}:{name}'
   raise SpecError(f'{value!r} of type {type(value).__name__} is no plain value of a config.')
 
 

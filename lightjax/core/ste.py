@@ -37,8 +37,8 @@ def _straight_through_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any
 
 @jax.custom_jvp
 def round_(x: Array) -> Array:
-  """Round half to even; the gradient is 1 everywhere."""
-  return jnp.round(x)
+  """Round half to even, to a zero of positive sign, as integers have it; the gradient is 1 everywhere."""
+  return jnp.where(jnp.abs(x) <= 0.5, 0, jnp.round(x)).astype(x.dtype)
 
 
 @round_.defjvp

@@ -5,7 +5,7 @@ forward pass sees instead. A `Transform` is that function, what it owns, when it
 
     method = chain(prune(...), where((('stem/.*', None), ('.*/kernel', quantize.weights(bits=8)))))
     own = method.init(variables, context)
-    logits = model.apply(method.view(variables, own), x)
+    logits = model.apply(method.view(variables, own, None), x)
 """
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class Context(NamedTuple):
     gradients: () -> path to the dense gradient of the loss at the final view.
     loss: variables -> mean loss on the step's batch, with the variables taken as they are (no view).
     observed: what this transform's interception wrote in the step's forward pass.
-    modules: the trace that interception needs at init: interceptor -> None, one abstract forward pass under it.
+    modules: the trace that interception needs at init: (interceptor, collections) -> None, one abstract forward pass
+      under the interceptor, with linen collections beside the variables.
   """
   layouts: Mapping[Path, Layout]
   paths: tuple[Path, ...] | None = None
@@ -46,7 +47,7 @@ class Context(NamedTuple):
   gradients: Callable[[], Leaves] | None = None
   loss: Callable[[Variables], Array] | None = None
   observed: PyTree = None
-  modules: Callable[[Callable[..., Any]], None] | None = None
+  modules: Callable[[Callable[..., Any], Mapping[str, Any]], None] | None = None
 
   def select(self, variables: Variables) -> dict[Path, Any]:
     """The leaves that this transform may touch, by path.
@@ -186,11 +187,12 @@ def where(
     )
 
   def describe(variables: Variables, context: Context) -> tuple[Taken, ...]:
+    contexts = narrow(variables, context)
+    inner = [each for stage, inside in zip(stages, contexts, strict=True) for each in stage.describe(variables, inside)]
     taken = []
     for line in assign(variables, context):
-      stage = None if line.rule is None else rules_[line.rule][1]
-      inner = stage.describe(variables, context._replace(paths=(line.path,))) if stage else (Taken('-', line.path, ''),)
-      taken += [each._replace(by=line.by if each.by in ('', 'default') else f'{line.by} > {each.by}') for each in inner]
+      for each in [each for each in inner if each.path == line.path] or [Taken('-', line.path, '')]:
+        taken.append(each._replace(by=line.by if each.by in ('', 'default') else f'{line.by} > {each.by}'))
     return tuple(taken)
 
   return _compose('where', stages, narrow, describe)

@@ -15,26 +15,21 @@ from lightjax.core.typing import Leaves, Path, Variables
 
 
 def path_string(key_path: tuple[Any, ...]) -> Path:
-  """The path of a leaf as JAX gives it, joined by '/'; a leading 'params' and a trailing '.value' (NNX) are left out.
+  """The path of a leaf of `variables` as JAX gives it, joined by '/'; linen's leading 'params' is left out.
 
   Example:
     >>> import jax
     >>> [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path({'params': {'fc': {'kernel': 1.0}}})]
     ['fc/kernel']
   """
-  parts = []
-  for key in key_path:
-    for attribute in ('key', 'name', 'idx'):
-      if hasattr(key, attribute):
-        parts.append(str(getattr(key, attribute)))
-        break
-    else:
-      parts.append(str(key))
-  if parts[:1] == ['params']:
-    parts = parts[1:]
-  if len(parts) > 1 and parts[-1] == 'value':
-    parts = parts[:-1]
-  return '/'.join(parts)
+  return _join(key_path[1:] if key_path[:1] == (jax.tree_util.DictKey('params'),) else key_path)
+
+
+def _join(key_path: tuple[Any, ...]) -> Path:
+  """The keys joined by '/', without the trailing attribute in which an NNX variable keeps its array."""
+  if len(key_path) > 1 and key_path[-1] == jax.tree_util.GetAttrKey('value'):
+    key_path = key_path[:-1]
+  return jax.tree_util.keystr(key_path, simple=True, separator='/')
 
 
 def parameters(variables: Variables) -> Any:
@@ -60,7 +55,7 @@ def flatten(variables: Variables) -> dict[Path, Any]:
   Returns:
     Path to leaf; nothing is copied.
   """
-  return {path_string(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(variables))}
+  return {_join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(variables))}
 
 
 def replace(variables: Variables, leaves: Leaves) -> Variables:
@@ -79,7 +74,7 @@ def replace(variables: Variables, leaves: Leaves) -> Variables:
   found = set()
 
   def exchange(key_path: tuple[Any, ...], leaf: Any) -> Any:
-    path = path_string(key_path)
+    path = _join(key_path)
     found.add(path)
     return leaves.get(path, leaf)
 

@@ -6,6 +6,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,7 @@ def folder(dir: Path, *, size: int | None = None) -> Parts:
   return Parts(*parts)
 
 
-def fit(image, size: int):
+def fit(image: Any, size: int) -> Any:
   """A PIL image resized (bicubic) so that its short side is `size`, then cut to its central square."""
   from PIL import Image
 

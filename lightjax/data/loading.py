@@ -76,7 +76,7 @@ def load(
   | folder | folder of train/CLASS/*.png, test/CLASS/* | size |
   | synthetic | - | shape, classes, examples, test_examples |
   | mnist, fashion_mnist | folder of their idx files, or as below | |
-  | any TFDS name | TFDS data_dir (default: TFDS's own) | size |
+  | any TFDS name | TFDS data_dir, gs:// included (default: TFDS's own) | size |
 
   Args:
     name: see the table.
@@ -95,7 +95,7 @@ def load(
   """
   if not 0 <= validation < 1:
     raise DataError(f'load: validation {validation} is outside 0..1; it is the share of train to hold out, below 1.')
-  whole, test = _read(name, None if dir is None else Path(dir).expanduser(), seed, options)
+  whole, test = _read(name, dir, seed, options)
   if whole.size_bytes <= IN_MEMORY_BYTES:
     whole.arrays()
   mean, std = STATISTICS.get(name) or channel_statistics(whole)
@@ -153,7 +153,10 @@ def channel_statistics(source: Source) -> tuple[tuple[float, ...], tuple[float, 
   return tuple(mean.tolist()), tuple(np.where(deviation > 0, deviation, 1.0).tolist())
 
 
-def _read(name: str, dir: Path | None, seed: int, options: dict[str, Any]) -> Parts:
+def _read(name: str, place: str | Path | None, seed: int, options: dict[str, Any]) -> Parts:
+  if '://' in str(place):  # a bucket, which only TFDS reads
+    return _call(functools.partial(tfds, name, str(place), own_names=OWN_NAMES), options, name)
+  dir = None if place is None else Path(place).expanduser()
   if dir is not None and not dir.exists():
     raise DataError(f'{name}: {dir} does not exist; correct dir, or create it if a TFDS set is to be prepared there.')
   if name == 'synthetic':
@@ -164,7 +167,7 @@ def _read(name: str, dir: Path | None, seed: int, options: dict[str, Any]) -> Pa
     return _call(getattr(files, name), options, name, dir=dir)
   if name in files.IDX_SETS and dir is not None and dir.is_dir() and files.has_idx(dir):
     return _call(files.idx, options, name, dir=dir)
-  return _call(functools.partial(tfds, name, dir, own_names=OWN_NAMES), options, name)
+  return _call(functools.partial(tfds, name, None if dir is None else str(dir), own_names=OWN_NAMES), options, name)
 
 
 def _call(reader: Callable[..., Parts], options: dict[str, Any], name: str, **given: Any) -> Parts:

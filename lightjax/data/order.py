@@ -97,11 +97,11 @@ def evaluation_batches(source: Source | int, batch_size: int) -> Iterator[dict[s
 
 
 def _evaluation_batches(source: Source | int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-  size = source if isinstance(source, int) else len(source)
+  size = len(source) if isinstance(source, Source) else source
   for start in range(0, size, batch_size):
     positions = np.arange(start, start + batch_size, dtype=np.int32)
     mask = positions < size
     batch = {'index': np.where(mask, positions, np.int32(0)), 'mask': mask}
-    if not isinstance(source, int):
+    if isinstance(source, Source):
       batch['image'], batch['label'] = source.take(batch['index'])
     yield batch

@@ -6,10 +6,10 @@ import importlib.resources
 import socket
 import urllib.parse
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from lightjax.data import files
 from lightjax.data.recipes import without_tensorflow
@@ -25,7 +25,7 @@ def bundled_names() -> list[str]:
   return sorted(entry.name for entry in BUNDLED.iterdir() if entry.is_dir())
 
 
-def tfds(name: str, dir: Path | None, *, size: int | None = None, own_names: tuple[str, ...] = ()) -> Parts:
+def tfds(name: str, dir: str | None, *, size: int | None = None, own_names: tuple[str, ...] = ()) -> Parts:
   """A set by its TFDS name ('cifar10', 'name/config', 'name:version'), downloaded and prepared if it is not there yet.
 
   The test part is `test`, or `validation` where the set has no test part with public labels (ImageNet).
@@ -39,7 +39,7 @@ def tfds(name: str, dir: Path | None, *, size: int | None = None, own_names: tup
     DataError: unknown name, no labelled images of one shape, or a set that can neither be found nor prepared.
   """
   if dir is None and name in bundled_names():
-    dir = Path(str(BUNDLED))
+    dir = str(BUNDLED)
   builder = _prepared(name, dir, own_names)
   test = TEST_PARTS.get(builder.name, 'test' if 'test' in builder.info.splits else 'validation')
   parts = []
@@ -95,11 +95,11 @@ class _ReadRecords:
     return image.reshape(*image.shape[:2], -1)
 
 
-def _prepared(name: str, dir: Path | None, own_names: tuple[str, ...]) -> Any:
+def _prepared(name: str, dir: str | None, own_names: tuple[str, ...]) -> Any:
   """The builder of a set that lies ready in `dir`, downloaded and prepared if need be."""
   import tensorflow_datasets as catalogue
 
-  place = {} if dir is None else {'data_dir': str(dir)}
+  place = {} if dir is None else {'data_dir': dir}
   try:
     builder = catalogue.builder(name, **place)
   except catalogue.core.registered.DatasetNotFoundError as error:
@@ -111,7 +111,7 @@ def _prepared(name: str, dir: Path | None, own_names: tuple[str, ...]) -> Any:
     raise _needs_module(name, error) from error
   except ValueError as error:
     raise DataError(f'{name}: TFDS cannot build it ({_first_line(error)}); correct the name or version.') from error
-  if not Path(str(builder.data_dir), 'dataset_info.json').is_file():
+  if not (builder.data_path / 'dataset_info.json').exists():
     builder = catalogue.builder(name, **place, file_format='array_record')
     _prepare(builder, name, catalogue)
   formats = {format.value for format in builder.info.available_file_formats()}
@@ -137,7 +137,7 @@ def _prepare(builder: Any, name: str, catalogue: Any) -> None:
 
 def _refuse_without_network(builder: Any, name: str) -> None:
   """Says at once what TFDS says only after minutes of retries; files already downloaded and proxies are left to it."""
-  downloads = Path(str(builder.data_dir_root), 'downloads')
+  downloads = epath.Path(builder.data_dir_root) / 'downloads'
   if urllib.request.getproxies() or (downloads.is_dir() and any(downloads.iterdir())):
     return
   hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()}

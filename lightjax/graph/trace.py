@@ -85,9 +85,11 @@ def trace(apply: Callable[..., Any], variables: Variables, *inputs: Any, batch_s
     ValueError: an operation stands in a `while` or `cond`, whose count is unknown; or MACs are no multiple of the
       batch.
   Example:
-    >>> kernel = jax.ShapeDtypeStruct((8, 3), 'float32')
-    >>> network = trace(lambda variables, x: x @ variables['fc'].T, {'fc': kernel}, jax.ShapeDtypeStruct((2, 3),
-    'float32')) >>> network.operations[0].parameter, network.operations[0].output_axes, network.macs ('fc', (0,), 24)
+    >>> variables = {'fc': jax.ShapeDtypeStruct((8, 3), 'float32')}
+    >>> x = jax.ShapeDtypeStruct((2, 3), 'float32')
+    >>> network = trace(lambda variables, x: x @ variables['fc'].T, variables, x)
+    >>> network.operations[0].parameter, network.operations[0].output_axes, network.macs
+    ('fc', (0,), 24)
   """
   with modes.convolution_mode('lax'):
     jaxpr, outputs = jax.make_jaxpr(apply, return_shape=True)(variables, *inputs)
@@ -176,9 +178,9 @@ class _Tracer:
       carries = [ACTIVATION] * len(carries)
     slices = [operand._replace(axes=operand.axes[1:]) if isinstance(operand, origins.Origin) else operand
               for operand in operands[second:]]
-    self.repeats *= params['length']
+    outside, self.repeats = self.repeats, self.repeats * params['length']
     results = self.run(params['jaxpr'], [*operands[:first], *carries, *slices], stack)
-    self.repeats //= params['length']
+    self.repeats = outside
     return [result if result == ACTIVATION else CONSTANT for result in results]
 
   def note_convolution(self, equation: core.JaxprEqn, operands: list[Value], stack: str) -> None:

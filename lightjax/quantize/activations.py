@@ -26,8 +26,8 @@ def activations(*, bits: int, decay: float = 0.99) -> Transform:
   Returns:
     A transform that owns the ranges as state: module path -> call -> `ranges.Range`.
   Raises (at init):
-    ValueError: interception does not reach a selected layer (`nn.scan` skips it silently), or the network is no linen
-      module.
+    ValueError: interception does not reach a selected layer (inside `nn.scan` or `nn.vmap` it has no place for its
+      ranges), a layer takes its input by keyword, or the network is no linen module.
   Source: Jacob et al. 2018, arXiv:1712.05877, section 3.
   Deviations from the paper: no delayed start; the moving average is debiased instead.
   """
@@ -40,23 +40,28 @@ def activations(*, bits: int, decay: float = 0.99) -> Transform:
 
     def count(following: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: Any) -> Any:
       path = _path(about)
-      if path in modules and about.method_name == '__call__':
+      # Inside nn.scan and nn.vmap a layer is called, but no collection gets there that they were not told of.
+      if path in modules and about.method_name == '__call__' and about.module.has_variable('probe', 'reached'):
+        if not args:
+          raise ValueError(f'{name}: the layer of {modules[path]!r} takes its input by keyword; give it by position.')
         calls[path] = calls.get(path, 0) + 1
       return following(*args, **kwargs)
 
-    context.need('modules', name)(count)
+    context.need('modules', name)(count, {'probe': _nest({module: {'reached': np.zeros(())} for module in modules})})
     for module, path in modules.items():
       if module not in calls:
         raise ValueError(
-          f'{name}: interception does not reach the layer of {path!r} (inside nn.scan, or not called in the forward '
-          f'pass); leave it alone with where((({path!r}, None), ...)).'
+          f'{name}: interception does not reach the layer of {path!r} (inside nn.scan or nn.vmap, or not called in the '
+          f'forward pass); leave it alone with where((({path!r}, None), ...)).'
         )
     return Own(state={module: {f'call{i}': ranges.empty() for i in range(n)} for module, n in calls.items()})
 
   def intercept(own: Own, train: bool) -> Interception:
     def make(collection: str) -> Callable[..., Any]:
       def quantize(about: Any, call: str, x: Any) -> Any:
-        seen = ranges.Range(*about.module.get_variable(collection, call))
+        seen = about.module.get_variable(collection, call)
+        if seen is None:
+          raise ValueError(f'{name}: {_path(about)!r} has no range for {call}; it was called less often at init.')
         if train:
           seen = ranges.observe(seen, x, decay=decay)
           about.module.put_variable(collection, call, seen)
@@ -124,7 +129,7 @@ def _nest(state: Mapping[str, Any]) -> dict[str, Any]:
   nested: dict[str, Any] = {}
   for module, calls in state.items():
     level = nested
-    for part in module.split('/'):
+    for part in _parts(module):
       level = level.setdefault(part, {})
     level.update(calls)
   return nested
@@ -134,7 +139,12 @@ def _unnest(nested: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any
   flat = {}
   for module, calls in like.items():
     level: Any = nested
-    for part in module.split('/'):
+    for part in _parts(module):
       level = level[part]
-    flat[module] = {call: ranges.Range(*level[call]) for call in calls}
+    flat[module] = {call: level[call] for call in calls}
   return flat
+
+
+def _parts(module: str) -> list[str]:
+  """The names on the way to a module; none for the network itself."""
+  return module.split('/') if module else []

@@ -16,6 +16,8 @@ from lightjax.core.typing import Array
 
 __all__ = ['affine', 'affine_parameters', 'codes', 'limit', 'scale_absmax', 'symmetric']
 
+SMALLEST_STEP = np.finfo(np.float32).tiny
+
 
 def limit(bits: int) -> int:
   """The largest code of the symmetric grid, 2^(bits-1) - 1: 127 for 8 bits; -128 is not used.
@@ -31,6 +33,8 @@ def limit(bits: int) -> int:
 def scale_absmax(weight: Array, *, bits: int, reduced_axes: Sequence[int]) -> Array:
   """The step that puts the largest |w| of a channel on the last level: max|w| / limit; 1 for an all-zero channel.
 
+  A channel whose step would be subnormal, which hardware may take for zero, counts as all zero.
+
   Args:
     weight: any shape.
     bits: 2..8.
@@ -41,7 +45,8 @@ def scale_absmax(weight: Array, *, bits: int, reduced_axes: Sequence[int]) -> Ar
   """
   largest = jnp.max(jnp.abs(lax.stop_gradient(weight.astype(jnp.float32))), axis=tuple(reduced_axes), keepdims=True)
   # A product with the reciprocal: XLA rewrites a division by a constant under jit, and the two would differ by an ulp.
-  return jnp.where(largest > 0, largest, limit(bits)) * np.float32(1 / limit(bits))
+  step = largest * np.float32(1 / limit(bits))
+  return jnp.where(step >= SMALLEST_STEP, step, 1)
 
 
 def codes(weight: Array, scale: Array, *, bits: int) -> Array:
@@ -52,10 +57,12 @@ def codes(weight: Array, scale: Array, *, bits: int) -> Array:
     scale: broadcastable to it, positive.
     bits: 2..8.
   Returns:
-    float32 integers in -limit..limit; the gradient with respect to w is 1 / s on the closed range, 0 outside.
+    float32 integers in -limit..limit; the gradient with respect to w is 1 / s where w / s rounds to one of them, 0
+    beyond.
   """
   bound = limit(bits)
-  return ste.round_(ste.clip(weight.astype(jnp.float32) / scale, -bound, bound))
+  # Rounded first, clipped then: max|w| / s may lie an ulp beyond the bound, and the largest weight would lose its gradient.
+  return ste.clip(ste.round_(weight.astype(jnp.float32) / scale), -bound, bound)
 
 
 def symmetric(weight: Array, scale: Array, *, bits: int) -> Array:
@@ -66,7 +73,8 @@ def symmetric(weight: Array, scale: Array, *, bits: int) -> Array:
     scale: broadcastable, positive.
     bits: 2..8.
   Returns:
-    Same shape and dtype as `weight`; gradient 1 on the closed range, 0 outside.
+    Same shape and dtype as `weight`; gradient 1 where w / s rounds to a level (the closed range and half a step beyond
+    it), 0 outside.
   """
   return (codes(weight, scale, bits=bits) * scale).astype(weight.dtype)
 
@@ -85,12 +93,13 @@ def affine_parameters(low: Array, high: Array, *, bits: int) -> tuple[Array, Arr
   """
   levels = 2**bits - 1
   low, high = jnp.minimum(low, 0.0), jnp.maximum(high, 0.0)
-  scale = jnp.where(high > low, high - low, levels) * np.float32(1 / levels)
+  step = (high - low) * np.float32(1 / levels)
+  scale = jnp.where(step >= SMALLEST_STEP, step, 1)
   return scale, jnp.clip(jnp.round(-low * (1 / scale)), 0, levels)
 
 
 def affine(x: Array, scale: Array, zero_point: Array, *, bits: int) -> Array:
-  """The input on the unsigned grid: (clip(round(x * (1 / s)) + z, 0, 2^bits - 1) - z) * s.
+  """The input on the unsigned grid: clip(round(x * (1 / s)), -z, 2^bits - 1 - z) * s.
 
   Args:
     x: any shape.
@@ -98,9 +107,10 @@ def affine(x: Array, scale: Array, zero_point: Array, *, bits: int) -> Array:
     zero_point: scalar integer as float.
     bits: 2..8.
   Returns:
-    Same shape and dtype; gradient 1 on the closed range of the grid, 0 outside.
+    Same shape and dtype; gradient 1 where x rounds to a level (the closed range of the grid and half a step beyond it),
+    0 outside.
   """
   levels = 2**bits - 1
   # The reciprocal first: a stored network has constant scales, and this product is the same bits there.
-  clipped = ste.clip(x.astype(jnp.float32) * (1 / scale), -zero_point, levels - zero_point)
-  return (ste.round_(clipped) * scale).astype(x.dtype)
+  rounded = ste.round_(x.astype(jnp.float32) * (1 / scale))
+  return (ste.clip(rounded, -zero_point, levels - zero_point) * scale).astype(x.dtype)

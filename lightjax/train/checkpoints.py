@@ -22,13 +22,17 @@ import orbax.checkpoint as ocp
 
 from lightjax.core.typing import PyTree
 
-__all__ = ['DamagedCheckpointError', 'latest', 'read', 'restore', 'save', 'steps']
+__all__ = ['DamagedCheckpointError', 'OtherStructureError', 'latest', 'read', 'restore', 'save', 'steps']
 
 _PREFIX, _PARTIAL = 'step_', 'partial_'
 
 
 class DamagedCheckpointError(ValueError):
-  """A checkpoint's files are not those that were written, or it belongs to another structure."""
+  """A checkpoint's files are not those that were written."""
+
+
+class OtherStructureError(ValueError):
+  """A sound checkpoint of another structure, shapes or dtypes: other code or another config wrote it."""
 
 
 def save(
@@ -39,7 +43,7 @@ def save(
   Args:
     folder: where the checkpoints of one run live.
     step: steps completed.
-    tree: pytree of arrays and typed PRNG keys.
+    tree: pytree of arrays (of a PRNG key its `jax.random.key_data`).
     keep: how many to keep, at least 1.
     about: plain data stored in the manifest.
   Raises:
@@ -48,8 +52,6 @@ def save(
   folder.mkdir(parents=True, exist_ok=True)
   partial, final = folder / f'{_PARTIAL}{step:08d}', folder / f'{_PREFIX}{step:08d}'
   _remove_partial(folder)
-  if final.exists():
-    return
   # orbax refuses arrays without entries; their shape in the manifest says all that there is to say.
   arrays = {f'{i:05d}': np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
   try:
@@ -57,9 +59,11 @@ def save(
       checkpointer.save(partial / 'arrays', arrays)
       checkpointer.wait_until_finished()
     files = {str(path.relative_to(partial)): _digest(path) for path in sorted(partial.rglob('*')) if path.is_file()}
-    manifest = {'step': step, 'arrays': _describe(tree), 'files': files, 'about': dict(about or {})}
-    _write(partial / 'manifest.json', json.dumps({**manifest, 'sha256': _checksum(manifest)}))
+    _write(partial / 'manifest.json', _text({
+      'step': step, 'arrays': _describe(tree), 'files': files, 'about': dict(about or {})}))
     _sync(partial)
+    if final.exists():  # damaged, or the run would have gone on from it
+      shutil.rmtree(final)
     os.replace(partial, final)
     _sync(folder)
   except Exception as error:
@@ -67,13 +71,16 @@ def save(
     if isinstance(error, ValueError) and 'No space left' in str(error):  # as tensorstore reports it
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
     raise
-  for old in steps(folder)[:-keep]:
-    shutil.rmtree(folder / f'{_PREFIX}{old:08d}')
+  # Later ones were passed over as damaged; counted among the kept they would push out sound ones.
+  kept = [each for each in steps(folder) if each <= step][-keep:]
+  for each in set(steps(folder)).difference(kept):
+    shutil.rmtree(folder / f'{_PREFIX}{each:08d}')
 
 
 def steps(folder: pathlib.Path) -> list[int]:
   """Steps of the complete checkpoints, ascending."""
-  return sorted(int(path.name.removeprefix(_PREFIX)) for path in folder.glob(f'{_PREFIX}[0-9]*') if path.is_dir())
+  numbers = (path.name.removeprefix(_PREFIX) for path in folder.glob(f'{_PREFIX}*') if path.is_dir())
+  return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def read(folder: pathlib.Path, step: int) -> dict[str, Any]:
@@ -84,11 +91,12 @@ def read(folder: pathlib.Path, step: int) -> dict[str, Any]:
   """
   place = folder / f'{_PREFIX}{step:08d}'
   try:
-    manifest = json.loads((place / 'manifest.json').read_text())
-    checksum = manifest.pop('sha256')
-  except (OSError, ValueError, KeyError) as error:
+    text = (place / 'manifest.json').read_text()
+    manifest = json.loads(text)
+    manifest.pop('sha256')
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise DamagedCheckpointError(f'{place}: its manifest cannot be read ({_first_line(error)})') from error
-  if checksum != _checksum(manifest):
+  if text != _text(manifest):
     raise DamagedCheckpointError(f'{place}: its manifest was altered')
   present = {str(path.relative_to(place)) for path in place.rglob('*') if path.is_file()} - {'manifest.json'}
   for name in sorted(present | set(manifest['files'])):
@@ -105,15 +113,19 @@ def restore(folder: pathlib.Path, step: int, like: PyTree) -> PyTree:
     step: which one.
     like: a tree of the same structure, shapes and dtypes (arrays or `jax.ShapeDtypeStruct`s).
   Returns:
-    The tree, as NumPy arrays (PRNG keys as keys).
+    The tree, as NumPy arrays.
   Raises:
-    DamagedCheckpointError: the files do not match the manifest, or the manifest does not match `like`.
+    DamagedCheckpointError: the files do not match the manifest.
+    OtherStructureError: the manifest does not match `like`; the message names the first difference.
   """
   manifest = read(folder, step)
   wanted = _describe(like)
   if manifest['arrays'] != wanted:
-    differing = [name for name in {**wanted, **manifest['arrays']} if wanted.get(name) != manifest['arrays'].get(name)]
-    raise DamagedCheckpointError(f'{folder}: step {step} was written for another structure, first at {differing[0]!r}')
+    there = manifest['arrays']
+    name = next(name for name in {**wanted, **there} if wanted.get(name) != there.get(name))
+    raise OtherStructureError(
+      f'{folder}: step {step} was written for another structure: {name} is {there.get(name, "missing")} there and '
+      f'{wanted.get(name, "missing")} here; go on with the code that wrote it, or remove the folder.')
   leaves, structure = jax.tree.flatten(like)
   target = {f'{i:05d}': np.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
   empty = {name: array for name, array in target.items() if not array.size}
@@ -131,6 +143,8 @@ def latest(folder: pathlib.Path, like: PyTree) -> tuple[int, PyTree] | None:
     like: as for `restore`.
   Returns:
     (step, tree), or None where there is no sound checkpoint.
+  Raises:
+    OtherStructureError: it is sound, but of another structure than `like`.
   """
   if folder.exists():
     _remove_partial(folder)
@@ -153,8 +167,9 @@ def _digest(path: pathlib.Path) -> list[Any]:
     return [path.stat().st_size, hashlib.file_digest(file, 'sha256').hexdigest()]
 
 
-def _checksum(manifest: Mapping[str, Any]) -> str:
-  return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _text(manifest: Mapping[str, Any]) -> str:
+  """A manifest with its own checksum, byte for byte as it is stored."""
+  return json.dumps({**manifest, 'sha256': hashlib.sha256(json.dumps(manifest).encode()).hexdigest()})
 
 
 def _write(path: pathlib.Path, text: str) -> None:

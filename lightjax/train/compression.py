@@ -33,12 +33,13 @@ class Compressed(NamedTuple):
     model: a linen module, or a pure `apply(variables, *inputs)` (NNX after `nnx.split`, Equinox after `partition`).
     transform: what compresses it.
     layouts: path to how the network uses that kernel.
-    modules: one abstract forward pass under an interceptor, or None where the network is no linen module.
+    modules: one abstract forward pass under an interceptor, with collections beside the variables; None where the
+      network is no linen module.
   """
   model: nn.Module | Callable[..., Any]
   transform: Transform
   layouts: Mapping[Path, Layout]
-  modules: Callable[[Callable[..., Any]], None] | None
+  modules: Callable[[Callable[..., Any], Mapping[str, Any]], None] | None
 
   def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
     """The network itself, uncompressed."""
@@ -191,9 +192,10 @@ def bind(
   def forward(variables: Variables, *inputs: Any) -> Any:
     return _apply(model)(variables, *inputs, **call)
 
-  def modules(interceptor: Callable[..., Any]) -> None:
+  def modules(interceptor: Callable[..., Any], collections: Mapping[str, Any]) -> None:
     with nn.intercept_methods(interceptor):
-      jax.eval_shape(forward, variables, *inputs)
+      # A new function each time: JAX keeps traces by function, and an old one would not meet the interceptor.
+      jax.eval_shape(lambda *arguments: forward(*arguments), {**variables, **collections}, *inputs)
 
   layouts = graph.layouts(graph.trace(forward, variables, *inputs))
   return Compressed(model, method, layouts, modules if isinstance(model, nn.Module) else None)

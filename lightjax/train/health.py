@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 
-__all__ = ['check_compiler', 'wrong_rows']
+__all__ = ['CompilerError', 'check_compiler', 'wrong_rows']
 
 
 class CompilerError(RuntimeError):

@@ -27,7 +27,7 @@ def cosine(peak: float, *, total: int, warmup: int = 0) -> Rate:
 
 def steps(peak: float, *, total: int, warmup: int = 0, at: Sequence[float] = (0.5, 0.75), factor: float = 0.1) -> Rate:
   """Warm-up, then `peak` times `factor` at each of the fractions `at` of all steps (He et al. 2016: 0.5 and 0.75)."""
-  boundaries = {int(fraction * total) - warmup: factor for fraction in at}
+  boundaries = {round(fraction * total) - warmup: factor for fraction in at}
   return optax.join_schedules([_warm_up(peak, warmup), optax.piecewise_constant_schedule(peak, boundaries)], [warmup])
 
 

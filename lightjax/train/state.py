@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
@@ -48,7 +49,8 @@ def create(variables: Variables, own: Own, optimizer: optax.GradientTransformati
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, collections=collections, own=own,
     opt_state=optimizer.init({'params': params, 'transform': own.trainable}),
-    average=params if averaged else None, totals=empty_totals(), failed=(jnp.int32(-1), jnp.int32(-1)),
+    # A copy: the step donates its buffers, and none may be given away twice.
+    average=jax.tree.map(jnp.copy, params) if averaged else None, totals=empty_totals(), failed=(jnp.int32(-1), jnp.int32(-1)),
   )
 
 

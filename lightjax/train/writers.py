@@ -15,17 +15,24 @@ class Metrics:
 
   The number of lines is part of a checkpoint: a resumed run cuts off what was written after it, so that no step is
   reported twice.
+
+  Args:
+    folder: of the run.
+    lines: how many to keep of those that are there.
+    tensorboard: write event files too.
+  Raises:
+    OSError: there are fewer lines than that, or the folder cannot be written.
   """
 
   def __init__(self, folder: pathlib.Path, *, lines: int = 0, tensorboard: bool = False):
     self.path = folder / 'metrics.jsonl'
-    kept = self.path.read_text().splitlines(keepends=True)[:lines] if lines else []
-    if len(kept) < lines:
-      raise ValueError(
-        f'{self.path} has {len(kept)} lines where the checkpoint counts {lines}; restore it or remove the folder.')
-    self.path.write_text(''.join(kept))
-    self.lines = lines
+    written = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
+    if len(written) < lines:
+      raise OSError(
+        f'{self.path} has {len(written)} lines where the checkpoint counts {lines}; restore it, or remove the folder')
     self._file = open(self.path, 'a', buffering=1)  # noqa: SIM115 -- closed by `close`
+    self._file.truncate(sum(map(len, written[:lines])))  # in one step: a kill in between loses no line
+    self.lines = lines
     self._events: Any = None
     if tensorboard:
       import tensorboardX

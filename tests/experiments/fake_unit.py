@@ -108,9 +108,8 @@ def run(config, root, progress):
       {
         'path': f'dense{i}/kernel',
         'parameters': 1000,
-        'nonzeros': 500,
+        'nonzeros': round(1000 * max(0.02, 1 - config.sparsity * (1.05 - 0.1 * i))),
         'bits': 8 if config.method == 'b' else 32,
-        'density': max(0.02, 1 - config.sparsity * (1.05 - 0.1 * i)),
       }
       for i in range(3)
     ],

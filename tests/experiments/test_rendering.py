@@ -102,7 +102,7 @@ def test_rendering_is_deterministic(folder, tmp_path):
 
 def test_a_metric_that_results_lack_names_those_they_have(folder, tmp_path):
   declared = tables.load(str(tmp_path / 'fake.py'))._replace(metric='test/loss')
-  with pytest.raises(Exception, match="METRIC 'test/loss'.*validation/accuracy"):
+  with pytest.raises(Exception, match=r"METRIC 'test/loss'.*validation/accuracy"):
     lines.lines(rendering.Report(table=declared, rows=rows.read(folder / 'rows.jsonl'), bases={}))
 
 
