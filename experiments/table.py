@@ -32,6 +32,7 @@ RESULTS = flags.DEFINE_string('results', None, 'Write rows and rendered table to
 SMOKE = flags.DEFINE_bool(
   'smoke', False, 'The variant that runs in seconds on bundled data, first seed only; its figures mean nothing.'
 )
+DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where the images lie: idx files, or the data_dir of TFDS.')
 TRAIN = flags.DEFINE_bool('train', True, 'Train what is missing; --notrain only shows what is there.')
 
 
@@ -55,6 +56,7 @@ def find_work(
   shown: Sequence[int],
   trained: Sequence[int],
   smoke: bool,
+  data_dir: str,
 ) -> Work:
   """Builds every config and looks which results exist.
 
@@ -65,6 +67,7 @@ def find_work(
     shown: seeds that get a row.
     trained: seeds among them that are run if they are missing.
     smoke: take the smoke variant of every config.
+    data_dir: where the images lie on this machine.
   Returns:
     The work; rows in the order of the cells, then of the seeds.
   Raises:
@@ -74,7 +77,7 @@ def find_work(
   for number, cell in enumerate(table.cells):
     for seed in shown:
       name = f'{" ".join(map(str, cell.labels.values()))}, seed {seed}'
-      config = tables.build(table, cell, seed=seed, smoke=smoke)
+      config = tables.build(table, cell, seed=seed, smoke=smoke, data_dir=data_dir)
       try:
         if cell.run and seed in trained:
           identity = scheduling.collect(
@@ -102,6 +105,7 @@ def make_table(
   results: pathlib.Path | None = None,
   smoke: bool = False,
   train: bool = True,
+  data_dir: str = '',
 ) -> int:
   """Trains and renders one table.
 
@@ -115,6 +119,7 @@ def make_table(
     results: a second place for the table, to be committed.
     smoke: run the smoke variant of every config.
     train: train what is missing.
+    data_dir: where the images lie on this machine.
   Returns:
     Exit code: 0, or 1 when a unit failed.
   Raises:
@@ -132,7 +137,7 @@ def make_table(
   for folder in (root, *folders):
     folder.mkdir(parents=True, exist_ok=True)
   before = {row['id']: row for folder in reversed(folders) for row in rows.read(folder / 'rows.jsonl') if row['result']}
-  work = find_work(table, unit=unit, root=root, shown=shown, trained=chosen if train else (), smoke=smoke)
+  work = find_work(table, unit=unit, root=root, shown=shown, trained=chosen if train else (), smoke=smoke, data_dir=data_dir)
   wanted = set(work.identities.values())
   others = len(work.units.keys() - wanted)
   console.print(
@@ -220,6 +225,8 @@ def _on_signal(number: int, frame: Any) -> None:
 def main(arguments: Sequence[str]) -> int:
   """Parses what absl left and turns every mistake of the user into one line."""
   console = rich.console.Console()
+  if not console.is_terminal:
+    console.width = 140  # a log file has no width of its own
   signal.signal(signal.SIGTERM, _on_signal)
   signal.signal(signal.SIGHUP, _on_signal)
   try:
@@ -239,6 +246,7 @@ def main(arguments: Sequence[str]) -> int:
       results=pathlib.Path(RESULTS.value) if RESULTS.value else None,
       smoke=SMOKE.value,
       train=TRAIN.value,
+      data_dir=DATA_DIR.value,
     )
   except TableError as error:
     print(f'error: {error}', file=sys.stderr)

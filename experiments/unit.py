@@ -61,6 +61,8 @@ def prerequisites(config: ml_collections.ConfigDict) -> dict[str, ml_collections
     if reference.config:
       changes = [*reference.overrides, ('seed', config.seed)]
       unit = configuration.override(configuration.load(reference.config), changes)
+      if unit.data.name == config.data.name:
+        unit = configuration.override(unit, [('data.dir', config.data.dir)])  # the same images lie in the same place
       needed[role] = configuration.smoke(unit) if config.smoke else unit
   return needed
 

@@ -200,7 +200,9 @@ def bases(table: Table) -> dict[str, dict[str, str]]:
   return {base: {field: repr(value) for field, value in fields.items()} for base, fields in flat.items()}
 
 
-def build(table: Table, cell: Cell, *, seed: int, smoke: bool = False) -> ml_collections.ConfigDict:
+def build(
+  table: Table, cell: Cell, *, seed: int, smoke: bool = False, data_dir: str = ''
+) -> ml_collections.ConfigDict:
   """The complete config of one cell and seed.
 
   Args:
@@ -208,6 +210,7 @@ def build(table: Table, cell: Cell, *, seed: int, smoke: bool = False) -> ml_col
     cell: one of its cells.
     seed: goes to `config.seed`.
     smoke: make it a run of seconds.
+    data_dir: where the images lie on this machine, for `config.data.dir`.
   Returns:
     A locked config of its own.
   Raises:
@@ -217,7 +220,7 @@ def build(table: Table, cell: Cell, *, seed: int, smoke: bool = False) -> ml_col
 
   try:
     base = _base(table.path.parent, cell.base)
-    config = configuration.override(base, [*cell.overrides.items(), ('seed', seed)])
+    config = configuration.override(base, [*cell.overrides.items(), ('seed', seed), ('data.dir', data_dir or base.data.dir)])
     return configuration.smoke(config) if smoke else config
   except (ValueError, TypeError, LookupError) as error:
     raise TableError(f'{table.path.name}, cell {cell.labels}: {error}') from error

@@ -6,6 +6,7 @@ teacher. Bytes are those of the stored file. Expected: pruned + int8 at a twenti
 point of its accuracy; about two minutes on 2 cores.
 """
 BASE, SEEDS, METRIC = 'lenet300.py', (0, 1, 2), 'test/accuracy'
+COLUMNS = ('best/test/accuracy', 'params', 'nonzeros', 'macs', 'bytes', 'seconds')
 
 INT8 = ('weights', 'activations')
 TEACHER = {'distill.config': 'lenet300.py', 'distill.hyper.temperature': 4.0, 'distill.weight': 0.7}
