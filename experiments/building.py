@@ -96,12 +96,14 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
   model = network(config, classes=info.classes)
   example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
   shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), example)
-  epoch_steps = data.steps_per_epoch(len(splits.train), config.batch_size)
+  epoch_steps = specs.call(data.steps_per_epoch, {}, len(splits.train), config.batch_size, field='batch_size')
+  if config.epochs < 1:
+    raise specs.SpecError(f'epochs={config.epochs}: a run has 1 or more.')
   run = stages.Run(steps=epoch_steps * config.epochs)
   compressed = compression.bind(model, shapes, _chain(config, run), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
-  over = devices.mesh(config.devices or len(jax.devices()))
+  over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')
   normalize = functools.partial(data.normalize, mean=info.mean, std=info.std)
   step = steps.training_step(
     compressed, optimizer, prepare=_preparation(config, normalize), label_smoothing=config.label_smoothing,
@@ -124,14 +126,14 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
   def initial(seed: int, start: Variables | None) -> TrainState:
     # A key of the `rbg` generator: with threefry, compiling `init` takes several times as long.
     variables = initialize(jax.random.key(seed, impl='rbg')) if start is None else _checked_start(start, shapes)
-    own = compressed.init(variables, key=rngs.fold(rngs.root(seed), 'transform'))
+    own = specs.call(compressed.init, {'key': rngs.fold(rngs.root(seed), 'transform')}, variables, field='compress')
     return devices.replicate(states.create(variables, own, optimizer, averaged=config.average > 0), over)
 
   def diagnose(state: TrainState, seed: int, failed: int, leaf: int) -> str:
     images, _ = splits.train.take(data.batch_indices(
       failed, seed=seed, size=len(splits.train), batch_size=config.batch_size))
     view = compressed.transform.view({**state.collections, 'params': state.params}, state.own, None)
-    place = graph.first_nonfinite(functools.partial(model.apply), view, normalize(jnp.asarray(images)))
+    place = graph.first_nonfinite(model.apply, view, normalize(jnp.asarray(images)))
     if place is None:
       names = ['the loss', *(f'the gradient of {path!r}' for path in trees.flatten(state.params))]
       return f'{names[leaf]} is not finite; lower the learning rate, or clip the gradient with clip_norm.'

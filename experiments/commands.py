@@ -5,9 +5,11 @@ Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + signal whe
 from __future__ import annotations
 
 import contextlib
+import pathlib
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -52,36 +54,78 @@ def progress_bar(name: str) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """absl's parsing; a misspelt field of the config is one line as well."""
+  """absl's parsing; what is wrong with the command is one line."""
   try:
     rest = flags.FLAGS(list(argv))
     if len(rest) > 1:
       raise flags.Error(f'unexpected argument {rest[1]!r}; flags are written --name=value')
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    _say(str(error).strip('\'"'))
-    sys.exit(2)
-  except Exception as error:
-    if type(error).__name__ != 'SpecError':
-      raise
-    _say(str(error))
+    problem = _missing_config(_given(argv))  # which absl would report at the first use only
+  except SyntaxError as error:
+    problem = f'{error.filename}, line {error.lineno}: {error.msg}'
+  except (flags.Error, LookupError, AttributeError, TypeError, ValueError, OSError) as error:
+    problem = _explain(error, _given(argv)) or str(error)
+  if problem:
+    _say(problem)
     sys.exit(2)
   return rest
+
+
+def _given(argv: Sequence[str]) -> dict[str, str]:
+  """The flags of a command line, name to value, in both ways to write them."""
+  pairs = [
+    (*argument.lstrip('-').partition('='), following)
+    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True) if argument.startswith('-')]
+  return {name: value if equals else following for name, equals, value, following in pairs}
+
+
+def _missing_config(given: Mapping[str, str]) -> str:
+  """A line for a --config that is no file, with the nearest of those that there are; empty for any other."""
+  from experiments import configuration
+  from lightjax.core import trees
+  place = pathlib.Path(given.get('config', '').partition(':')[0])
+  if 'config' not in given or place.is_file():
+    return ''
+  near = trees.nearest(place.name, [path.name for path in configuration.FOLDER.glob('*.py')])
+  return f'--config={given["config"]}: no such file; nearest of {configuration.FOLDER}: {near}'
+
+
+def _explain(error: Exception, given: Mapping[str, str]) -> str:
+  """What the libraries' messages say less plainly: a missing flag, file or field; empty if it is something else."""
+  from experiments import configuration
+  from lightjax.core import trees
+  if isinstance(error, flags.UnrecognizedFlagError) and not error.flagname.startswith('config.'):
+    return ''
+  for name in ('config', 'workdir'):
+    if name in flags.FLAGS and flags.FLAGS[name].default is None and name not in given:
+      return f'--{name} is missing. {flags.FLAGS[name].help}'
+  if missing := _missing_config(given):
+    return missing
+  if not isinstance(error, AttributeError | KeyError):
+    return ''
+  fields = configuration.flatten(configuration.load(given['config']))
+  wrong = (name.removeprefix('config.') for name in given if name.startswith('config.'))
+  return next((
+    f'the config has no field {field!r}; nearest: {trees.nearest(field, fields)}'
+    for field in wrong if field not in fields), '')
 
 
 def _guarded(main: Callable[[], int]) -> int:
   from lightjax.artifact import ArtifactError
   from lightjax.core.specs import SpecError
   from lightjax.data import DataError
-  from lightjax.train import health, loop
+  from lightjax.train import checkpoints, health, loop
   try:
     return main()
   except (SpecError, DataError) as error:
     _say(str(error))
     return 2
   except loop.Interrupted as stop:
-    _say(str(stop))
+    print(stop, file=sys.stderr)
     return 128 + stop.signal
-  except (loop.Diverged, health.CompilerError, ArtifactError, ArithmeticError) as error:
+  except KeyboardInterrupt:  # before or after the steps, or a second one while the state was being saved
+    print('stopped by SIGINT; the same command goes on from the last checkpoint.', file=sys.stderr)
+    return 128 + signal.SIGINT
+  except (health.CompilerError, checkpoints.OtherStructureError, ArtifactError, ArithmeticError) as error:
     _say(str(error))
     return 1
   except OSError as error:

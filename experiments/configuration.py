@@ -90,7 +90,8 @@ def load(name: str, *, relative_to: pathlib.Path | None = None) -> ml_collection
     known = [each.name for each in FOLDER.glob('*.py')]
     raise SpecError(f'config {name!r}: no such file here or in {FOLDER}; nearest: {trees.nearest(file, known)}.')
   spec = importlib.util.spec_from_file_location(f'config_{place.stem}', place)
-  assert spec is not None and spec.loader is not None
+  if spec is None or spec.loader is None:
+    raise SpecError(f'config {place}: it is no Python file.')
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, 'get_config'):
@@ -132,7 +133,7 @@ _MOCK = {
 
 
 def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The same experiment as a run of seconds: one epoch of four batches of synthetic images of the set's shape."""
+  """The same experiment as a run of seconds: one epoch of a few batches of synthetic images of the set's shape."""
   shape, classes = _MOCK.get(config.data.name, _MOCK['cifar10'])
   small = ml_collections.ConfigDict(config.copy_and_resolve_references()).unlock()
   small.smoke = True
@@ -140,7 +141,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   small.data.update({'name': 'synthetic', 'dir': '', 'validation': 0.25})
   small.data.update({'shape': shape, 'classes': classes, 'examples': 160})
   for name in small.compress.stages:
-    if 'every' in small.compress[name]:
+    if 'every' in small.compress.get(name, {}):
       small.compress[name].every = 1
   return small.lock()
 
@@ -155,7 +156,14 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
-def essential(config: ml_collections.ConfigDict) -> dict[str, Any]:
+def nested(config: ml_collections.ConfigDict, field: str) -> dict[str, Any]:
+  """The fields under a dotted field, as plain data; {} where there is no such field."""
+  for part in field.split('.'):
+    config = config.get(part, {})
+  return dict(config)
+
+
+def essential(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
   """The fields that differ from their default, without what a run is not about; dotted field to canonical value."""
   defaults = flatten(default())
   return {

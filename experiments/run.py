@@ -4,7 +4,7 @@ Any field can be overridden: --config.compress.prune.sparsity=0.95. What the run
 start from) is trained in DIR/units.
 
 Example:
-  python -m experiments.run --config=experiments/configs/lenet300_prune.py --workdir=runs/prune --config.epochs=5
+  python -m experiments.run --config=experiments/configs/lenet300.py --workdir=runs/dense --config.epochs=5
 """
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import commands, configuration, unit
+from lightjax.core import specs
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config file; any field: --config.field=value.')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'A file such as experiments/configs/lenet300.py; --config.FIELD=VALUE changes it.')
 flags.DEFINE_string(
   'workdir', None, 'Folder of the run: checkpoints, metrics, artifact, result.')
 _SMOKE = flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images, to see that the config works.')
@@ -25,8 +27,11 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 def main() -> int:
   """Run the command."""
+  place = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
+  if not place.is_file():
+    raise specs.SpecError(f'--config={place}: no such file; this is about paths from the current folder.')
   config = _CONFIG.value
-  config.name = config.name or pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config'])).stem
+  config.name = config.name or place.stem
   config = configuration.smoke(config) if _SMOKE.value else config
   folder = pathlib.Path(flags.FLAGS.workdir)
   commands.configure_devices(config)

@@ -42,6 +42,8 @@ def prune(
   """
   if not 0.0 <= begin <= end <= 1.0:
     raise ValueError(f'begin={begin} and end={end} are fractions of the run, 0 <= begin <= end <= 1.')
+  if not 0.0 <= sparsity <= 1.0:
+    raise ValueError(f'sparsity={sparsity} is a ratio 0..1.')
   first, last = round(begin * run.steps), round(end * run.steps)
   schedule = (
     schedules.one_shot(sparsity, begin=first) if first == last
@@ -76,6 +78,8 @@ def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:
     The transform, under its rules.
   """
   own = dict(fields)
+  if 'transform' not in own:
+    raise specs.SpecError(f'{field} has no field transform, which names the function that it is for.')
   function = specs.resolve(own.pop('transform'), _namespace(), field=f'{field}.transform')
   takes: Sequence[tuple[str, bool]] = own.pop('rules', (('.*', True),))
   skip = tuple(own.pop('skip', rules.DEFAULT_SKIP))

@@ -137,7 +137,8 @@ def make_table(
   for folder in (root, *folders):
     folder.mkdir(parents=True, exist_ok=True)
   before = {row['id']: row for folder in reversed(folders) for row in rows.read(folder / 'rows.jsonl') if row['result']}
-  work = find_work(table, unit=unit, root=root, shown=shown, trained=chosen if train else (), smoke=smoke, data_dir=data_dir)
+  trained = chosen if train else ()
+  work = find_work(table, unit=unit, root=root, shown=shown, trained=trained, smoke=smoke, data_dir=data_dir)
   wanted = set(work.identities.values())
   others = len(work.units.keys() - wanted)
   console.print(

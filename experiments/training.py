@@ -32,13 +32,29 @@ def program(config: ml_collections.ConfigDict) -> Program:
   return building.program(config, None if teacher is None else program(teacher))
 
 
+def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
+  """Build a unit and its initial state, and throw them away: whatever is wrong with its config shows now.
+
+  Raises:
+    SpecError, DataError: the config cannot be built.
+    CompilerError: the installed compiler computes wrong values.
+  """
+  devices.configure()
+  progress({'step': 0, 'steps': 1, 'phase': 'building'})
+  health.check_compiler()
+  start = unit.prerequisites(config).get('start')
+  begun = None if start is None else program(start).initial(config.seed, None).variables()
+  program(config).initial(config.seed, begun)
+
+
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
   """(variables, own) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
-  state = program(config).initial(config.seed, None)
+  built = program(config)
+  state = built.initial(config.seed, None)
   found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
-  if found is None:
-    raise OSError(f'{place} holds no sound checkpoint; remove {place.parent} to train it again')
+  if found is None or found[0] != built.steps:
+    raise OSError(f'{place} holds no sound checkpoint of the last step; remove {place.parent} to train it again')
   saved = found[1]
   return saved['state'].variables(), saved['state'].own
 
@@ -49,16 +65,13 @@ def train(
   """Train a unit, from its newest sound checkpoint if there is one.
 
   Args:
-    config: complete.
+    config: complete, and looked at by `check`.
     folder: of the unit; checkpoints, metrics and the artifact are written there.
     finished: config of a prerequisite -> its (variables, own).
     progress: called with {'step', 'steps', 'phase', ...}.
   Returns:
     {'metrics', 'layers', 'versions', 'device'}.
   """
-  devices.configure()
-  progress({'step': 0, 'steps': 1, 'phase': 'building'})
-  health.check_compiler()
   built = program(config)
   _keep_topology(folder, built)
   needed = unit.prerequisites(config)

@@ -13,7 +13,7 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_collections
@@ -21,6 +21,9 @@ import ml_collections
 from experiments import configuration, stages
 from lightjax import models
 from lightjax.core import specs
+from lightjax.data import augment
+from lightjax.distill import losses
+from lightjax.train import optimizers
 
 SCHEME = 1  # of identities: what enters them and how
 NUMERICS = 1  # of results: raised when the same config gives other figures than before
@@ -35,22 +38,25 @@ def identify(config: ml_collections.ConfigDict) -> str:
 
 def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """What the identity is the hash of: plain data, defaults left out, user functions with a hash of their source."""
+  defaults = _function_defaults(config)
   fields = {
     field: value for field, value in configuration.essential(config).items()
-    if field.split('.')[0] not in ('model', 'compress', 'start', 'distill')
+    if field.split('.')[0] not in ('model', 'compress', 'start', 'distill') and field not in defaults
   }
   essence = {
     'scheme': SCHEME, 'fields': fields, 'sources': _sources(config),
-    'model': _without_defaults(config.model, 'name', models),
+    'model': _without_defaults(config.model, 'name', models, field='model'),
     'compress': [
-      _without_defaults(config.compress[name], 'transform', stages) for name in config.compress.stages
-      if name in config.compress],
+      _without_defaults(config.compress[name], 'transform', stages, field=f'compress.{name}')
+      for name in config.compress.stages if name in config.compress],
   }
   for role, unit in prerequisites(config).items():
     essence[role] = identify(unit)
   if config.distill.config:
     essence['distill'] = {
-      'loss': config.distill.loss, 'hyper': config.distill.hyper.to_dict(), 'weight': config.distill.weight}
+      'loss': config.distill.loss, 'weight': config.distill.weight,
+      'hyper': specs.without_defaults(
+        specs.resolve(config.distill.loss, losses, field='distill.loss'), config.distill.hyper.to_dict())}
   return specs.canonical(essence)
 
 
@@ -78,7 +84,7 @@ def result(root: pathlib.Path, identity: str) -> dict[str, Any] | None:
     if checksum == specs.digest(json.dumps(found, sort_keys=True), length=64):
       return found
     reason = 'its checksum differs'
-  except (OSError, ValueError, KeyError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     reason = str(error)
   warnings.warn(f'{path} is damaged ({reason}); the unit counts as not done', stacklevel=2)
   return None
@@ -109,12 +115,15 @@ def run_in(
   found = result(folder.parent, folder.name) if (folder / 'config.json').exists() else None
   if found is not None and found['id'] == identify(config):
     return found
-  from experiments import training  # imports jax; what only looks for results does not
+  from experiments import training  # it imports this module in turn
 
-  for unit in prerequisites(config).values():
-    run(unit, root, progress)
   folder.mkdir(parents=True, exist_ok=True)
   with _locked(folder):
+    _refuse_another(folder, config)
+    # Before anything is trained or written: a config that cannot be built takes no folder and costs no teacher.
+    training.check(config, progress)
+    for unit in prerequisites(config).values():
+      run(unit, root, progress)
     _claim(folder, config)
     started = time.time()
     figures = training.train(config, folder, functools.partial(training.finished, root), progress)
@@ -153,25 +162,48 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _claim(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
-  """Write the resolved config and its essence first; refuse a folder that another config has taken."""
+  """Write the resolved config and its essence, before the first step."""
+  if not (folder / 'config.json').exists():
+    written = {'config': json.loads(config.to_json()), 'essence': essence(config)}
+    write(folder / 'config.json', json.dumps(written, indent=1))
+
+
+def _refuse_another(folder: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+  """Refuse a folder that another config has taken, naming the fields that differ."""
   path, ours = folder / 'config.json', essence(config)
-  if path.exists():
-    theirs = json.loads(path.read_text())
-    if theirs['essence'] != ours:
-      difference = configuration.differences(_flat(theirs['essence']), _flat(ours))
-      raise specs.SpecError(f'{folder} holds a run of another config ({difference}); choose another --workdir.')
+  if not path.exists():
     return
-  write(path, json.dumps({'config': json.loads(config.to_json()), 'essence': ours}, indent=1))
+  try:
+    written = json.loads(path.read_text())
+    theirs, fields = written['essence'], written['config']
+  except (ValueError, KeyError, TypeError) as error:
+    raise OSError(f'{path} is damaged ({error}); restore it, or remove the folder') from error
+  if theirs != ours:
+    difference = (
+      configuration.differences(configuration.essential(fields), configuration.essential(config))
+      or 'a function of your own, or what the run needs first, was edited')
+    raise specs.SpecError(f'{folder} holds a run of another config ({difference}); choose another --workdir.')
 
 
-def _flat(value: Any, prefix: str = '') -> dict[str, Any]:
-  if not isinstance(value, Mapping):
-    return {prefix: value}
-  return {key: each for name in value for key, each in _flat(value[name], f'{prefix}.{name}'.strip('.')).items()}
+def _function_defaults(config: ml_collections.ConfigDict) -> set[str]:
+  """Dotted fields of optimizer, learning rate and augmentations that are at the default of the function they go to."""
+  functions = {
+    'optimizer': specs.resolve(config.optimizer.name, optimizers, field='optimizer.name'),
+    'learning_rate': specs.resolve(config.learning_rate.schedule, optimizers, field='learning_rate.schedule'),
+  } | {f'data.{name}': specs.resolve(name, augment, field='data.augment') for name in config.data.augment}
+  at_default = set()
+  for part, function in functions.items():
+    fields = configuration.nested(config, part)
+    at_default |= {f'{part}.{key}' for key in fields.keys() - specs.without_defaults(function, fields).keys()}
+  return at_default
 
 
-def _without_defaults(fields: ml_collections.ConfigDict, name: str, namespace: Any) -> dict[str, Any]:
-  function = specs.resolve(fields[name], namespace, field=name)
+def _without_defaults(
+  fields: ml_collections.ConfigDict, name: str, namespace: Any, *, field: str
+) -> dict[str, Any]:
+  if name not in fields:
+    raise specs.SpecError(f'{field} has no field {name}, which names the function that it is for.')
+  function = specs.resolve(fields[name], namespace, field=f'{field}.{name}')
   return specs.without_defaults(function, fields.to_dict())
 
 
@@ -180,9 +212,11 @@ def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
   own: dict[str, str | None] = {}
   for field, value in configuration.flatten(config).items():
     unused = field.startswith('compress.') and field.split('.')[1] not in (*config.compress.stages, 'stages')
-    if isinstance(value, str) and ':' in value and not unused and not field.startswith(('start.', 'data.dir')):
-      module, _, attribute = value.partition(':')
+    if unused or field in ('name', 'data.dir', 'start.config', 'distill.config'):
+      continue
+    for name in value if isinstance(value, tuple | list) else (value,):
+      module, _, attribute = name.partition(':') if isinstance(name, str) else ('', '', '')
       if module.replace('.', '').isidentifier() and attribute.isidentifier():
-        function = specs.resolve(value, configuration, field=field)  # 'module:function' needs no namespace
-        own[value] = specs.source_digest(value, function)
+        function = specs.resolve(name, configuration, field=field)  # 'module:function' needs no namespace
+        own[name] = specs.source_digest(name, function)
   return own

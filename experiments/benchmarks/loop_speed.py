@@ -34,7 +34,8 @@ def main() -> int:
     unit.run_in(pathlib.Path(folder) / 'run', config, pathlib.Path(folder) / 'units', report)
   (began, first), (ended, last) = seen[0], seen[-1]
   speed = (last - first) * config.batch_size / (ended - began)
-  print(f'{config.name}, batch {config.batch_size}: {speed:,.0f} examples/s over {last - first} steps of the whole loop')
+  what = f'{config.name}, batch {config.batch_size}'
+  print(f'{what}: {speed:,.0f} examples/s over {last - first} steps of the whole loop')
   return 0
 
 

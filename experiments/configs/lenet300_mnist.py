@@ -2,7 +2,7 @@
 
 Source: Han et al. 2015, arXiv:1506.02626, tables 1 and 2 (test error 1.64 % dense, 1.59 % with 8 % of the weights).
 Expected: about 98.4 % in half a minute on 2 cores. The images come from TFDS ('mnist'), or from idx files in data.dir.
-COMMAND: python -m experiments.run --config=experiments/configs/lenet300_mnist.py --workdir=runs/mnist --config.data.dir=DIR
+COMMAND: python -m experiments.run --config=experiments/configs/lenet300_mnist.py --workdir=runs/mnist
 """
 from experiments import configuration
 

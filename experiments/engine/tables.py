@@ -220,7 +220,8 @@ def build(
 
   try:
     base = _base(table.path.parent, cell.base)
-    config = configuration.override(base, [*cell.overrides.items(), ('seed', seed), ('data.dir', data_dir or base.data.dir)])
+    here = [('seed', seed), ('data.dir', data_dir or base.data.dir)]
+    config = configuration.override(base, [*cell.overrides.items(), *here])
     return configuration.smoke(config) if smoke else config
   except (ValueError, TypeError, LookupError) as error:
     raise TableError(f'{table.path.name}, cell {cell.labels}: {error}') from error

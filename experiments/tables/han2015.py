@@ -1,10 +1,10 @@
 """LeNet-300-100 on MNIST, dense and with 8 % of its weights, beside Han et al. 2015.
 
 Han et al. 2015, arXiv:1506.02626, table 1: 1.64 % error dense, 1.59 % with a twelfth of the weights, pruned from the
-trained network and trained again. Ours: 20 epochs dense; pruned in one go with training, and from the trained network for
-20 epochs more. Deviations: one global ranking on a cubic schedule, where the paper sets a threshold for each layer and
-repeats; 54,000 images to train on, 6,000 to validate. Needs MNIST: from TFDS, or as idx files with --data_dir. Two minutes
-on 2 cores.
+trained network and trained again. Ours: 20 epochs dense; pruned in one go with training, and from the trained network
+for 20 epochs more. Deviations: one global ranking on a cubic schedule, where the paper sets a threshold for each layer
+and repeats; 54,000 images to train on, 6,000 to validate. Needs MNIST: from TFDS, or as idx files with --data_dir. Two
+minutes on 2 cores.
 """
 from experiments.engine.published import published
 

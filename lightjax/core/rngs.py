@@ -21,7 +21,7 @@ def fold(key: Array, *names: str | int | Array) -> Array:
 
   Args:
     key: a typed PRNG key.
-    names: text (folded in by its CRC-32) or integers (step, index), in order.
+    *names: text (folded in by its CRC-32) or integers (step, index), in order.
   Returns:
     The derived key.
   """

@@ -131,7 +131,7 @@ def without_defaults(function: Callable[..., Any], fields: Mapping[str, Any]) ->
 
 
 def canonical(value: Any) -> Any:
-  """Plain JSON data in which equal values are equal: 1 and 1.0 are one (True is not), tuples are lists, keys are sorted.
+  """Plain JSON data in which equal values are equal: 1 and 1.0 are one (True is not), tuples are lists, keys sorted.
 
   A function or class is its 'module:name'.
 

@@ -128,9 +128,10 @@ def transform(
     >>> half = transform('half', init=lambda variables, context: Own(state=tuple(context.select(variables))),
     ...                  view=lambda variables, own, key: trees.replace(
     ...                    variables, {path: 0.5 * trees.flatten(variables)[path] for path in own.state}))
-    >>> own = half.init({'fc': 2.0}, Context(layouts={}, paths=('fc',)))
-    >>> half.view({'fc': 2.0}, own, None)
-    {'fc': 1.0}
+    >>> variables = {'fc': jnp.ones(2)}
+    >>> own = half.init(variables, Context(layouts={}, paths=('fc',)))
+    >>> half.view(variables, own, None)
+    {'fc': Array([0.5, 0.5], dtype=float32)}
   """
 
   def describe(variables: Variables, context: Context) -> tuple[Taken, ...]:
@@ -143,7 +144,7 @@ def chain(*stages: Transform) -> Transform:
   """Transforms one after another: each sees the view of those before it.
 
   Args:
-    stages: in order; `chain()` is the identity.
+    *stages: in order; `chain()` is the identity.
   Returns:
     Their composition; what it owns is a tuple, one entry a stage.
   Raises (at init):

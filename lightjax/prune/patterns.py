@@ -27,8 +27,7 @@ def unstructured(scores: Mapping[Path, Array], pruned: Array | int) -> dict[Path
   # One sort of the values and a count of the ties is cheaper than an argsort, and exact where many scores are equal.
   threshold = jnp.sort(flat)[jnp.maximum(pruned - 1, 0)]
   below, tied = flat < threshold, flat == threshold
-  dropped = below | (tied & (jnp.cumsum(tied) <= pruned - below.sum()))
-  keep = jnp.where(pruned > 0, ~dropped, True)
+  keep = ~(below | (tied & (jnp.cumsum(tied) <= pruned - below.sum())))
   ends = np.cumsum([score.size for score in scores.values()])[:-1]
   parts = jnp.split(keep, ends)
   return {path: part.reshape(score.shape) for (path, score), part in zip(scores.items(), parts, strict=True)}

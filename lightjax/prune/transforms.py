@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lightjax.core import rngs, trees
 from lightjax.core.schedules import Schedule
@@ -65,7 +64,7 @@ def prune(
     return Own(state={
       'masks': {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()},
       'steps': jnp.asarray(moves),
-      'counts': {'|'.join(group): np.array([each[group] for each in budgets], np.int32) for group in budgets[0]},
+      'counts': {'|'.join(group): jnp.array([each[group] for each in budgets], jnp.int32) for group in budgets[0]},
       'moved': jnp.zeros((), jnp.int32),  # how many moves are done
     })
 

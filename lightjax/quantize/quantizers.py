@@ -61,7 +61,8 @@ def codes(weight: Array, scale: Array, *, bits: int) -> Array:
     beyond.
   """
   bound = limit(bits)
-  # Rounded first, clipped then: max|w| / s may lie an ulp beyond the bound, and the largest weight would lose its gradient.
+  # Rounded first, clipped then: max|w| / s may lie an ulp beyond the bound, and the largest weight would lose its
+  # gradient.
   return ste.clip(ste.round_(weight.astype(jnp.float32) / scale), -bound, bound)
 
 

@@ -56,7 +56,7 @@ def save(
   arrays = {f'{i:05d}': np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
   try:
     with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(partial / 'arrays', arrays)
+      checkpointer.save((partial / 'arrays').absolute(), arrays)  # orbax takes no relative path
       checkpointer.wait_until_finished()
     files = {str(path.relative_to(partial)): _digest(path) for path in sorted(partial.rglob('*')) if path.is_file()}
     _write(partial / 'manifest.json', _text({

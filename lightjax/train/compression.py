@@ -2,9 +2,9 @@
 
 The training loop of lightjax stands on it, and so can yours, in three lines:
 
-    compressed, own = lightjax.compress(model, variables, method, x)                                  # prints the table
-    logits, observed = compressed.apply({'params': params}, own, x, observe=True)                     # in your loss
-    params, own, opt_state = compressed.update(params, own, opt_state, optimizer, observed=observed)  # after your step
+    compressed, own = lightjax.compress(model, variables, method, x)               # prints which rule took what
+    logits, observed = compressed.apply({'params': params}, own, x, observe=True)  # in your loss
+    params, own, opt_state = compressed.update(params, own, opt_state, optimizer, step=step, observed=observed)  # after
 """
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Compressed(NamedTuple):
     model: a linen module, or a pure `apply(variables, *inputs)` (NNX after `nnx.split`, Equinox after `partition`).
     transform: what compresses it.
     layouts: path to how the network uses that kernel.
-    modules: one abstract forward pass under an interceptor, with collections beside the variables; None where the
-      network is no linen module.
+    modules: one abstract forward pass under an interceptor, with collections beside the variables; a ValueError where
+      the network is no linen module.
   """
   model: nn.Module | Callable[..., Any]
   transform: Transform
   layouts: Mapping[Path, Layout]
-  modules: Callable[[Callable[..., Any], Mapping[str, Any]], None] | None
+  modules: Callable[[Callable[..., Any], Mapping[str, Any]], None]
 
   def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
     """The network itself, uncompressed."""
@@ -103,7 +103,7 @@ class Compressed(NamedTuple):
     opt_state: PyTree = None,
     optimizer: optax.GradientTransformation | None = None,
     *,
-    step: Array | int = 0,
+    step: Array | int,
     key: Array | None = None,
     observed: PyTree = None,
     gradients: Any = None,
@@ -112,9 +112,9 @@ class Compressed(NamedTuple):
     """Move masks, ranges and schedules after the optimizer's step, and make pruned weights exactly zero again.
 
     Args:
-      variables: after the step; the whole variables, or the params that `optimizer` was initialized with.
+      variables: after the step; the whole variables, or the params alone.
       own: what the transform owns.
-      opt_state: the optimizer's state over `variables`' params; its slots are masked as the params are.
+      opt_state: the optimizer's state over `variables` or their params; its slots are masked as the params are.
       optimizer: needed with `opt_state`.
       step: steps completed, this one included.
       key: PRNG key of the step, for criteria that draw.
@@ -133,7 +133,8 @@ class Compressed(NamedTuple):
     if opt_state is not None:
       if optimizer is None:
         raise ValueError('update: opt_state is given without its optimizer; pass optimizer= too.')
-      opt_state = mask_slots(optimizer, opt_state, self.support(trees.parameters(variables), own))
+      optimized = _optimized(optimizer, opt_state, variables)
+      opt_state = mask_slots(optimizer, opt_state, self.support(optimized, own))
     return variables, own, opt_state
 
   def mask_optimizer(
@@ -189,16 +190,21 @@ def bind(
   model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any, **call: Any
 ) -> Compressed:
   """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s."""
+
   def forward(variables: Variables, *inputs: Any) -> Any:
     return _apply(model)(variables, *inputs, **call)
 
   def modules(interceptor: Callable[..., Any], collections: Mapping[str, Any]) -> None:
+    if not isinstance(model, nn.Module):
+      raise ValueError(
+        'activations can be intercepted in a flax.linen module only, and this network is a plain function; '
+        'leave transforms of activations out of the chain.')
     with nn.intercept_methods(interceptor):
       # A new function each time: JAX keeps traces by function, and an old one would not meet the interceptor.
       jax.eval_shape(lambda *arguments: forward(*arguments), {**variables, **collections}, *inputs)
 
   layouts = graph.layouts(graph.trace(forward, variables, *inputs))
-  return Compressed(model, method, layouts, modules if isinstance(model, nn.Module) else None)
+  return Compressed(model, method, layouts, modules)
 
 
 def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks: PyTree) -> PyTree:
@@ -209,17 +215,26 @@ def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks
     opt_state: its state.
     masks: tree like the params that it was initialized with: bool masks, or a scalar True.
   Returns:
-    The state, masked.
+    The state, masked; slots of another shape (factored moments) and those of a scalar True stay as they are.
   """
 
   def mask(slot: Any, keep: Any) -> Any:
-    if isinstance(slot, optax.MaskedNode) or keep.ndim == 0:
+    if isinstance(slot, optax.MaskedNode) or slot.shape != keep.shape:
       return slot
     return jnp.where(keep, slot, 0)
 
   return optax.tree_utils.tree_map_params(
     optimizer, mask, opt_state, masks, is_leaf=lambda node: isinstance(node, optax.MaskedNode)
   )
+
+
+def _optimized(optimizer: optax.GradientTransformation, opt_state: PyTree, variables: Variables) -> PyTree:
+  """The tree that an optimizer's state belongs to: all variables, or their params."""
+  for tree in (variables, trees.parameters(variables)):
+    fresh: Any = jax.tree.structure(jax.eval_shape(optimizer.init, tree))
+    if fresh == jax.tree.structure(opt_state):
+      return tree
+  raise ValueError('update: opt_state belongs neither to these variables nor to their params.')
 
 
 def _apply(model: nn.Module | Callable[..., Any]) -> Callable[..., Any]:

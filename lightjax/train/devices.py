@@ -48,6 +48,8 @@ def configure(*, cpu_devices: int | None = None, cache: pathlib.Path | str | Non
 def mesh(count: int) -> Mesh:
   """The first `count` devices on one axis, 'data'.
 
+  Args:
+    count: 1 or more.
   Raises:
     ValueError: the process has fewer.
   """

@@ -50,7 +50,8 @@ def create(variables: Variables, own: Own, optimizer: optax.GradientTransformati
     step=jnp.zeros((), jnp.int32), params=params, collections=collections, own=own,
     opt_state=optimizer.init({'params': params, 'transform': own.trainable}),
     # A copy: the step donates its buffers, and none may be given away twice.
-    average=jax.tree.map(jnp.copy, params) if averaged else None, totals=empty_totals(), failed=(jnp.int32(-1), jnp.int32(-1)),
+    average=jax.tree.map(jnp.copy, params) if averaged else None,
+    totals=empty_totals(), failed=(jnp.int32(-1), jnp.int32(-1)),
   )
 
 

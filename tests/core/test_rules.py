@@ -4,7 +4,8 @@ from lightjax.core import rules
 from lightjax.core.typing import Layout
 
 # Alphabetical, as a tree has them; the graph's order is stem, block, depth, fc, head.
-PATHS = ('aux/kernel', 'block/kernel', 'block/bias', 'depth/kernel', 'fc/kernel', 'head/kernel', 'norm/scale', 'stem/kernel')
+PATHS = ('aux/kernel', 'block/kernel', 'block/bias', 'depth/kernel', 'fc/kernel', 'head/kernel', 'norm/scale',
+         'stem/kernel')
 LAYOUTS = {
   'aux/kernel': Layout('dense', (1,), 5),
   'block/kernel': Layout('conv', (3,), 1),
@@ -58,7 +59,8 @@ def test_a_rule_that_matches_nothing_names_the_nearest():
 
 
 def test_a_rule_that_matches_defaults_only_says_so_and_gives_the_remedy():
-  with pytest.raises(ValueError, match=r"only parameters that a default leaves alone \('stem/kernel': first_conv\); drop"):
+  message = r"only parameters that a default leaves alone \('stem/kernel': first_conv\); drop"
+  with pytest.raises(ValueError, match=message):
     taken(('stem/.*', '.*/kernel'))
   assert taken(('stem/.*', '.*/kernel'), skip=('not_kernel',))['stem/kernel'] == ('stem/.*', 0)
 

@@ -13,7 +13,8 @@ from lightjax.core import schedules, specs
 from lightjax.prune import criteria
 
 PLAIN = st.recursive(
-  st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+  st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+  | st.text(),
   lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=10,
 )
 
@@ -62,7 +63,8 @@ def method(weight, *rest, bits, decay=0.9):
 def test_call_passes_fields_and_what_the_function_takes_of_the_callers():
   assert specs.call(method, {'bits': 4}, 'w', field='quantize', decay=0.5, unknown=1) == ('w', (), 4, 0.5)
   assert specs.call(method, {'bits': 4, 'decay': 0.1}, 'w', field='quantize', decay=0.5) == ('w', (), 4, 0.1)
-  assert specs.call(method, {'bits': 4}, 'w', 'more', 'and more', field='quantize') == ('w', ('more', 'and more'), 4, 0.9)
+  more = specs.call(method, {'bits': 4}, 'w', 'more', 'and more', field='quantize')
+  assert more == ('w', ('more', 'and more'), 4, 0.9)
   assert specs.call(lambda **fields: fields, {'any': 1}, field='open', other=2) == {'any': 1, 'other': 2}
 
 
@@ -113,7 +115,7 @@ def inner_function():
   float('nan'), float('inf'), np.ones(2), object(), {1, 2}, lambda: 0, inner_function(), functools.partial(print, 1),
 ])
 def test_values_without_a_canonical_form_are_refused(value):
-  with pytest.raises(specs.SpecError, match='no .*value of a config'):
+  with pytest.raises(specs.SpecError, match=r'no .*value of a config'):
     specs.canonical({'field': value})
 
 

@@ -52,7 +52,8 @@ def test_trap_21_the_gradient_is_the_textbooks_and_the_scale_is_not_dropped(stud
 @given(student=LOGITS, teacher=LOGITS, temperature=TEMPERATURES)
 def test_trap_21_scaling_logits_and_temperature_scales_the_loss_by_the_square(student, teacher, temperature):
   scaled = loss(3 * student, 3 * teacher, temperature=3 * temperature)
-  np.testing.assert_allclose(scaled, 9 * loss(student, teacher, temperature=temperature), rtol=1e-3, atol=1e-4 * temperature**2)
+  expected = 9 * loss(student, teacher, temperature=temperature)
+  np.testing.assert_allclose(scaled, expected, rtol=1e-3, atol=1e-4 * temperature**2)
 
 
 def test_trap_20_at_high_temperature_the_gradient_matches_centred_logits():

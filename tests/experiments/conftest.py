@@ -1,9 +1,11 @@
-"""A folder with a table of fake units, and the module that runs them."""
+"""A folder with a table of fake units, the module that runs them, and the config of a real run of a second."""
 
 import importlib
 import pathlib
 
 import pytest
+
+TINY = pathlib.Path(__file__).with_name('tiny_config.py')
 
 
 @pytest.fixture
@@ -28,3 +30,15 @@ def write_table(tmp_path, fake_unit):
     return str(path)
 
   return write
+
+
+@pytest.fixture
+def tiny():
+  """Makes the config of `tiny_config.py` with some fields changed: a run of a second."""
+  from experiments import configuration
+
+  def make(**changes):
+    fields = [(field.replace('__', '.'), value) for field, value in changes.items()]
+    return configuration.override(configuration.load(str(TINY)), fields)
+
+  return make

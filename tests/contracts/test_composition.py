@@ -1,0 +1,144 @@
+"""Every criterion with every pattern and budget, every integer grid, and what chains of them must keep."""
+import itertools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lightjax import prune, quantize
+from lightjax.core import schedules, trees
+from lightjax.core.transform import Own, chain, transform, where
+from lightjax.prune import budgets, criteria, patterns
+from lightjax.train.compression import bind
+
+X = jax.random.normal(jax.random.key(1), (4, 6, 6, 3))
+KEY = jax.random.key(2)
+
+
+class Network(nn.Module):
+  """Normal, depthwise and pointwise convolutions, normalization and dense layers."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.relu(nn.Conv(4, (3, 3), name='stem')(x))
+    x = nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False, name='depthwise')(x)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, name='norm')(x))
+    x = nn.relu(nn.Conv(8, (1, 1), name='pointwise')(x))
+    x = nn.relu(nn.Dense(6, name='fc')(x.mean((1, 2))))
+    return nn.Dense(3, name='head')(x)
+
+
+VARIABLES = Network().init(jax.random.key(0), X)
+# A channel that is empty gives no step and no NaN.
+VARIABLES['params']['pointwise']['kernel'] = VARIABLES['params']['pointwise']['kernel'].at[..., 3].set(0)
+SIZES = {path: leaf.size for path, leaf in trees.flatten(VARIABLES).items()
+         if path in ('depthwise/kernel', 'pointwise/kernel', 'fc/kernel')}
+
+
+def pruner(criterion='magnitude', pattern='unstructured', budget='uniform'):
+  pieces = (getattr(namespace, name) for namespace, name in
+            ((criteria, criterion), (patterns, pattern), (budgets, budget)))
+  return prune.prune(*pieces, schedules.cubic(0.0, 0.5, begin=1, end=3), every=1)
+
+
+def shifting():
+  """A transform that makes a zero into something else, as a binarizer does."""
+  def view(variables, own, key):
+    leaves = trees.flatten(variables)
+    return trees.replace(variables, {path: leaves[path] + 1 for path in own.state})
+
+  def init(variables, context):
+    return Own(state={path: jnp.zeros(()) for path in context.select(variables)})
+
+  return transform('shifting', init=init, view=view)
+
+
+def trained(method):
+  """The network under a method, and what the method owns after three observed steps with dense gradients."""
+  compressed = bind(Network(), VARIABLES, method, X)
+  own = compressed.init(VARIABLES, key=KEY)
+
+  @jax.jit
+  def step(own, number):
+    view = method.view(VARIABLES, own, KEY)
+
+    def loss(params):
+      output, observed = compressed.apply_view({**view, 'params': params}, own, X, observe=True)
+      return (output**2).sum(), observed
+
+    gradients, observed = jax.grad(loss, has_aux=True)(view['params'])
+    return compressed.update(VARIABLES, own, step=number, key=KEY, observed=observed, gradients=gradients)[1]
+
+  for number in (1, 2, 3):
+    own = step(own, number)
+  return compressed, own
+
+
+def decodes_to_the_view(method, own):
+  """Integers as a file holds them, computed without jit, against the view that a compiled step computes."""
+  view = trees.flatten(jax.jit(method.view)(VARIABLES, own, None))
+  stored = method.finalize(VARIABLES, own).parameters
+  for path, integers in stored.items():
+    decoded = np.asarray(integers.codes).astype(np.float32) * np.asarray(integers.scale)
+    np.testing.assert_array_equal(decoded.view(np.int32), np.asarray(view[path]).view(np.int32), err_msg=path)
+    assert np.isfinite(decoded).all()
+  return stored
+
+
+PRUNERS = list(itertools.product(criteria.__all__, patterns.__all__, budgets.__all__))
+
+
+@pytest.mark.parametrize('criterion, pattern, budget', PRUNERS)
+def test_every_pruner_gives_exact_counts_and_may_be_followed_by_integers(criterion, pattern, budget):
+  method = chain(pruner(criterion, pattern, budget), quantize.weights(bits=4))
+  _, own = trained(method)
+  support = method.support(own)
+  assert set(support) == set(SIZES)
+  pruned = {path: int((~np.asarray(mask)).sum()) for path, mask in support.items()}
+  assert sum(pruned.values()) == sum(getattr(budgets, budget)(SIZES, 0.5).values())
+  stored = decodes_to_the_view(method, own)
+  assert set(stored) == set(SIZES)
+  for path, mask in support.items():
+    assert not np.asarray(stored[path].codes)[~np.asarray(mask)].any()
+
+
+@pytest.mark.parametrize('criterion, pattern, budget', PRUNERS)
+def test_a_later_stage_that_loses_zeros_is_refused_and_an_earlier_one_is_not(criterion, pattern, budget):
+  first = pruner(criterion, pattern, budget)
+  for wrapped in (first, where((('fc/.*', first),)), chain(first, quantize.weights(bits=8))):
+    with pytest.raises(ValueError, match=r"'shifting' does not keep the zeros that .* makes in"):
+      bind(Network(), VARIABLES, chain(wrapped, shifting()), X).init(VARIABLES, key=KEY)
+  bind(Network(), VARIABLES, chain(shifting(), first), X).init(VARIABLES, key=KEY)
+
+
+@pytest.mark.parametrize('per_channel', [True, False])
+@pytest.mark.parametrize('bits', range(2, 9))
+def test_every_grid_decodes_to_the_compiled_view_to_the_last_bit(bits, per_channel):
+  method = quantize.weights(bits=bits, per_channel=per_channel)
+  own = bind(Network(), VARIABLES, method, X).init(VARIABLES)
+  stored = decodes_to_the_view(method, own)
+  assert set(stored) == set(SIZES)
+  for path, integers in stored.items():
+    channels = VARIABLES['params'][path.partition('/')[0]]['kernel'].shape[-1]
+    assert integers.scale.size == (channels if per_channel else 1)
+    assert np.abs(np.asarray(integers.codes, np.int32)).max() == 2 ** (bits - 1) - 1
+  assert not np.asarray(stored['pointwise/kernel'].codes)[..., 3].any()
+
+
+@pytest.mark.parametrize('bits', [2, 4, 8])
+def test_the_stored_network_computes_the_simulations_logits_to_the_last_bit(bits):
+  method = chain(pruner(), quantize.weights(bits=bits), quantize.activations(bits=bits))
+  compressed, own = trained(method)
+  stored = method.finalize(VARIABLES, own)
+  view = method.view(VARIABLES, own, None)
+  decoded = trees.replace(view, {path: integers.decode() for path, integers in stored.parameters.items()})
+
+  @jax.jit
+  def loaded(variables, x):
+    with nn.intercept_methods(quantize.frozen_interceptor(stored.activations)):
+      return Network().apply(variables, x)
+
+  assert set(stored.activations) == {'depthwise', 'pointwise', 'fc'}
+  np.testing.assert_array_equal(loaded(decoded, X), jax.jit(compressed.apply)(VARIABLES, own, X))

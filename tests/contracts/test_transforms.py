@@ -1,0 +1,205 @@
+"""What holds for every transform; criteria, patterns, budgets and constructors of `__all__` are found by themselves."""
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lightjax import prune, quantize
+from lightjax.core import schedules, trees
+from lightjax.core.transform import Context, Transform, chain, where
+from lightjax.prune import budgets, criteria, patterns
+from lightjax.train.compression import bind
+
+X = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
+LABELS = jax.nn.one_hot(jnp.array([0, 2]), 3)
+KEY = jax.random.key(2)
+SCHEDULE = schedules.cubic(0.0, 0.6, begin=1, end=3)
+
+
+class Network(nn.Module):
+  """Normal, depthwise and pointwise convolutions, normalization and dense layers."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.relu(nn.Conv(4, (3, 3), name='stem')(x))
+    x = nn.Conv(4, (3, 3), feature_group_count=4, use_bias=False, name='depthwise')(x)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, name='norm')(x))
+    x = nn.relu(nn.Conv(8, (1, 1), name='pointwise')(x))
+    x = nn.relu(nn.Dense(6, name='fc')(x.mean((1, 2))))
+    return nn.Dense(3, name='head')(x)
+
+
+# Arguments of what is no piece by itself but makes one: `n_of_m: dict(n=2, m=4)` makes `patterns.n_of_m(n=2, m=4)`.
+ARGUMENTS: dict[str, dict] = {}
+
+
+def pieces(namespace):
+  """Name to piece for every function of a namespace's `__all__`."""
+  named = {name: getattr(namespace, name) for name in namespace.__all__ if callable(getattr(namespace, name))}
+  return {name: each(**ARGUMENTS[name]) if name in ARGUMENTS else each for name, each in named.items()}
+
+
+def pruned(criterion=criteria.magnitude, pattern=patterns.unstructured, budget=budgets.uniform):
+  return prune.prune(criterion, pattern, budget, SCHEDULE, every=1)
+
+
+def everywhere(method):
+  return where((('.*', method),), skip=('not_kernel',))
+
+
+METHODS: dict[str, Transform] = {
+  **{f'prune, criterion {name}': pruned(criterion=each) for name, each in pieces(criteria).items()},
+  **{f'prune, pattern {name}': pruned(pattern=each) for name, each in pieces(patterns).items()},
+  **{f'prune, budget {name}': pruned(budget=each) for name, each in pieces(budgets).items()},
+  **{f'weights, {bits} bits': quantize.weights(bits=bits) for bits in range(2, 9)},
+  'weights, per tensor': quantize.weights(bits=4, per_channel=False),
+  **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
+  'nothing': chain(),
+  'prune, then weights': chain(pruned(), quantize.weights(bits=4)),
+  'prune twice': chain(pruned(), pruned(budget=budgets.global_)),
+  'prune, weights, activations, everywhere': chain(
+    everywhere(pruned()), everywhere(quantize.weights(bits=8)), everywhere(quantize.activations(bits=8))),
+  'rules': where((
+    ('depthwise/.*', None),
+    ('pointwise/.*', chain(pruned(criteria.random), quantize.weights(bits=2))),
+    ('.*', quantize.weights(bits=8)))),
+}
+# Constructors that the methods above exercise.
+COVERED = {'prune': {'prune'}, 'quantize': {'weights', 'activations'}}
+
+
+class Case:
+  """A method on the network: what it owns at init, and after three observed steps of training."""
+
+  def __init__(self, method):
+    self.variables = Network().init(jax.random.key(0), X)
+    self.compressed = bind(Network(), self.variables, method, X)
+    self.method = method
+    self.fresh = self.own = self.compressed.init(self.variables, key=KEY)
+    self.jitted = jax.jit(self.step)
+    for step in (1, 2, 3):
+      self.own = self.jitted(self.own, step)
+
+  def loss(self, view):
+    return -(LABELS * jax.nn.log_softmax(Network().apply(view, X))).sum()
+
+  def step(self, own, step):
+    view = self.method.view(self.variables, own, KEY)
+    _, observed = self.compressed.apply_view(view, own, X, observe=True)
+    gradients = jax.grad(self.loss)(view)['params']
+    return self.compressed.update(
+      self.variables, own, step=step, key=KEY, observed=observed, gradients=gradients, loss=self.loss)[1]
+
+  def view(self, own=None, key=KEY):
+    return jax.jit(self.method.view)(self.variables, self.own if own is None else own, key)
+
+
+@pytest.fixture(scope='module', params=METHODS)
+def case(request):
+  return Case(METHODS[request.param])
+
+
+def types(tree):
+  """Structure, shapes, dtypes and weak types: what a checkpoint and a compiled step depend on."""
+  return jax.tree.structure(tree), [jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize('package', [prune, quantize], ids=lambda package: package.__name__)
+def test_every_constructor_of_the_package_is_among_the_methods(package):
+  found = {name for name in package.__all__ if callable(getattr(package, name))
+           and inspect.signature(getattr(package, name)).return_annotation in (Transform, 'Transform')}
+  assert found == COVERED[package.__name__.rpartition('.')[2]]
+
+
+def test_the_view_keeps_structure_shapes_and_dtypes(case):
+  for own in (case.fresh, case.own):
+    assert types(case.view(own)) == types(case.variables)
+
+
+def test_the_view_is_pure_and_a_function_of_its_key(case):
+  before = jax.tree.map(np.array, (case.variables, case.own))
+  first = case.method.view(case.variables, case.own, KEY)
+  equal(first, case.method.view(case.variables, case.own, KEY))
+  equal(first, case.view())
+  equal(before, (case.variables, case.own))
+
+
+def test_only_parameters_that_were_taken_change(case):
+  lines = case.method.describe(case.variables, Context(case.compressed.layouts))
+  taken = {line.path for line in lines if line.stage != '-'}
+  before, after = trees.flatten(case.variables), trees.flatten(case.view())
+  for path in before.keys() - taken:
+    np.testing.assert_array_equal(after[path], before[path], err_msg=path)
+
+
+def test_the_view_differentiates(case):
+  @jax.jit
+  def gradients(variables, own):
+    def loss(params, trainable):
+      mine = own._replace(trainable=trainable)
+      view = case.method.view({**variables, 'params': params}, mine, KEY)
+      return case.loss(view) + sum((leaf**2).sum() for leaf in jax.tree.leaves(view['params']))
+    return jax.grad(loss, argnums=(0, 1))(variables['params'], own.trainable)
+
+  for own in (case.fresh, case.own):
+    found = gradients(case.variables, own)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+    kernels = [leaf for path, leaf in trees.flatten(found[0]).items() if path.endswith('kernel')]
+    assert all(leaf.any() for leaf in kernels)
+
+
+def test_what_it_owns_is_arrays_that_keep_structure_and_types(case):
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(case.fresh))
+  assert types(case.own) == types(case.fresh)
+  assert case.jitted._cache_size() <= 1
+
+
+def test_an_update_outside_jit_is_the_same(case):
+  eager, jitted = case.step(case.own, 4), case.jitted(case.own, 4)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), eager, jitted)
+
+
+def test_projection_keeps_structure_and_is_done_once(case):
+  once = case.method.project(case.variables, case.own)
+  assert types(once) == types(case.variables)
+  equal(case.method.project(once, case.own), once)
+
+
+def test_the_view_of_what_was_projected_is_the_view(case):
+  equal(case.method.view(case.method.project(case.variables, case.own), case.own, KEY), case.view())
+
+
+def test_zeros_of_the_support_are_zeros_of_the_view_and_of_the_projection(case):
+  projected, view = trees.flatten(case.method.project(case.variables, case.own)), trees.flatten(case.view())
+  support = case.method.support(case.own)
+  for path, mask in support.items():
+    assert mask.dtype == bool and mask.shape == view[path].shape
+    assert not np.asarray(projected[path])[~mask].any()
+    assert not np.asarray(view[path])[~mask].any()
+  for path, leaf in trees.flatten(case.variables).items():
+    if path not in support:
+      np.testing.assert_array_equal(projected[path], leaf)
+
+
+def test_what_is_stored_decodes_to_the_view_to_the_last_bit(case):
+  stored, view = case.method.finalize(case.variables, case.own), trees.flatten(case.view(key=None))
+  for path, integers in stored.parameters.items():
+    assert integers.codes.dtype == jnp.int8
+    assert np.abs(np.asarray(integers.codes, np.int32)).max() < 2 ** (integers.bits - 1)
+    decoded = np.asarray(integers.codes).astype(np.float32) * np.asarray(integers.scale)
+    np.testing.assert_array_equal(decoded.view(np.int32), np.asarray(view[path]).view(np.int32))
+    np.testing.assert_array_equal(decoded, integers.decode())
+
+
+def test_the_compressed_network_computes_the_same_with_and_without_jit(case):
+  eager = case.compressed.apply(case.variables, case.own, X)
+  jitted = jax.jit(lambda variables, own, x: case.compressed.apply(variables, own, x))(case.variables, case.own, X)
+  assert eager.shape == (2, 3) and np.isfinite(eager).all()
+  np.testing.assert_allclose(jitted, eager, rtol=1e-3, atol=0.05)
