@@ -10,7 +10,7 @@ from lightjax import measure, models
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Data and what code writes: nobody reads it line by line.
-GENERATED = ('experiments/results/*', 'lightjax/data/bundled/*', 'tests/golden/*', '*.csv')
+GENERATED = ('experiments/results/*', 'experiments/templates/*', 'lightjax/data/bundled/*', 'tests/golden/*', '*.csv')
 # A home or work folder of some machine at the start of a path.
 PRIVATE_PATH = re.compile(r'(?<![\w./~}\-])/(home|root|Users|work|mnt|private|shared)/\w')
 

@@ -162,7 +162,8 @@ def _against(report: Report, made: Sequence[Line], cost: str) -> Plot | None:
     colour, marker, _ = _style(index)
     own = sorted(((x, line) for x, line in points if _of(line, series) == index), key=lambda point: point[0])
     xs, ys = [x for x, _ in own], [scale * line.summary.mean for _, line in own]  # type: ignore[union-attr]
-    spread = [0.0 if math.isnan(line.summary.std) else scale * line.summary.std for _, line in own]  # type: ignore[union-attr]
+    spreads = [scale * line.summary.std for _, line in own]  # type: ignore[union-attr]
+    spread = [0.0 if math.isnan(each) else each for each in spreads]
     axes.errorbar(
       xs,
       ys,

@@ -5,9 +5,11 @@ from experiments import configuration, unit
 from lightjax import artifact
 
 NAMES = sorted(path.name for path in configuration.FOLDER.glob('*.py') if not path.name.startswith('_'))
+SLOW = ('mobilenet_v2_cifar10.py',)  # to compile
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', [
+  pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in NAMES])
 def test_config_runs(name, tmp_path):
   config = configuration.smoke(configuration.load(name))
   result = unit.run(config, tmp_path, lambda state: None)

@@ -40,7 +40,8 @@ DECAYS = (0.0, DECAY, 0.0)
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_sgd_decays_in_the_gradient_before_the_momentum(trained, nesterov):
   optimizer = optimizers.optimizer(
-    optimizers.sgd, lambda step: RATE / (1 + step), weight_decay=DECAY, no_decay=BIASES, momentum=0.8, nesterov=nesterov)
+    optimizers.sgd, lambda step: RATE / (1 + step), weight_decay=DECAY, no_decay=BIASES, momentum=0.8,
+    nesterov=nesterov)
   values, gradients = follow(optimizer, trained)
   for leaf, decay in enumerate(DECAYS):
     w, v = np.asarray(values[0][leaf], np.float64), 0.0

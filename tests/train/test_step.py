@@ -78,7 +78,7 @@ def test_the_gradient_pulled_back_is_that_of_the_composed_loss(method):
 
 
 def test_totals_count_examples_loss_and_hits():
-  compressed, state, advance = build()
+  _, state, advance = build()
   logits = Net().apply({**state.collections, 'params': state.params}, IMAGES, train=True, mutable=['batch_stats'])[0]
   log = np.asarray(logits, np.float64) - np.log(np.exp(np.asarray(logits, np.float64)).sum(-1, keepdims=True))
   after = advance(state, KEY, IMAGES, LABELS)
