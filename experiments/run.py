@@ -15,7 +15,6 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import commands, configuration, unit
-from lightjax.core import specs
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file such as experiments/configs/lenet300.py; --config.FIELD=VALUE changes it.')
@@ -27,11 +26,9 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 def main() -> int:
   """Run the command."""
-  place = pathlib.Path(config_flags.get_config_filename(flags.FLAGS['config']))
-  if not place.is_file():
-    raise specs.SpecError(f'--config={place}: no such file; this is about paths from the current folder.')
   config = _CONFIG.value
-  config.name = config.name or place.stem
+  file, _, _ = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
+  config.name = config.name or pathlib.Path(file).stem
   config = configuration.smoke(config) if _SMOKE.value else config
   folder = pathlib.Path(flags.FLAGS.workdir)
   commands.configure_devices(config)

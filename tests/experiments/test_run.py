@@ -209,6 +209,25 @@ def test_a_checkpoint_of_other_code_is_one_line(done, tiny, guarded, monkeypatch
   assert code == 1 and "['new']" in line and 'remove the folder' in line
 
 
+def test_a_teacher_without_its_last_checkpoint_teaches_nobody(tiny, guarded, tmp_path):
+  teacher, root = tiny(), tmp_path / 'units'
+  unit.run(teacher, root, silent)
+  place = root / unit.identify(teacher) / 'checkpoints'
+  assert checkpoints.steps(place) == [20, 21]
+  (place / 'step_00000021' / 'manifest.json').unlink()
+  with pytest.warns(UserWarning, match='passing over'):
+    code, line = guarded(tiny(distill__config=str(TINY)))
+  assert code == 1 and 'no sound checkpoint of the last step' in line and f'remove {place.parent}' in line
+
+
+def test_ctrl_c_outside_the_steps_is_one_line(capsys):
+  def interrupted():
+    raise KeyboardInterrupt
+
+  assert commands._guarded(interrupted) == 128 + signal.SIGINT
+  assert 'the same command goes on' in one_line(capsys.readouterr().err)
+
+
 def test_a_damaged_config_is_one_line(done, tiny, guarded):
   (done / 'result.json').unlink()
   (done / 'config.json').write_text('{')
@@ -239,7 +258,7 @@ commands.launch(run.main)
 def test_signals_save_and_the_same_command_goes_on(tmp_path):
   script = tmp_path / 'slow.py'
   script.write_text(SLOW)
-  arguments = (f'--config={TINY}', f'--workdir={tmp_path}/run', '--config.checkpoint.seconds=1000')
+  arguments = (f'--config={TINY}:argument', f'--workdir={tmp_path}/run', '--config.checkpoint.seconds=1000')
   reached = 0
   for number in (signal.SIGTERM, signal.SIGINT):
     process = subprocess.Popen([sys.executable, script, *arguments], stderr=subprocess.PIPE, text=True)

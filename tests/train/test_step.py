@@ -148,6 +148,41 @@ def test_pruned_entries_are_zero_in_params_average_and_every_slot_after_each_ste
         assert slot.shape == mask.shape and (np.asarray(slot)[dead] == 0).all()
 
 
+class Noisy(nn.Module):
+  """Its logits are its bias with dropout, of ones whatever comes in."""
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    logits = nn.Dense(200, kernel_init=nn.initializers.zeros, bias_init=nn.initializers.ones)(x.reshape(len(x), -1))
+    return nn.Dropout(0.5, deterministic=not train)(logits)
+
+
+def test_randomness_is_new_in_each_step_and_a_function_of_key_and_step():
+  prepared = []
+  compressed = compression.bind(Noisy(), Noisy().init(jax.random.key(1), IMAGES), chain(), IMAGES)
+  optimizer = optax.set_to_zero()
+
+  def prepare(key, images):
+    prepared.append(np.asarray(jax.random.key_data(key)).tobytes())
+    return images
+
+  advance = step.training_step(compressed, optimizer, prepare=prepare)
+
+  def follow(key, steps):
+    variables = Noisy().init(jax.random.key(1), IMAGES)
+    state = states.create(variables, compressed.init(variables), optimizer, averaged=False)
+    losses = [0.0]
+    for _ in range(steps):
+      state = advance(state, key, IMAGES, LABELS)  # not jitted, so that `prepare` sees the keys
+      losses.append(float(state.totals['loss']))
+    return np.diff(losses).round(3).tolist()
+
+  first = follow(KEY, 4)
+  assert len(set(first)) == 4 and len(set(prepared)) == 4  # dropout, augmentation
+  assert follow(KEY, 4) == first and prepared[4:] == prepared[:4]
+  assert follow(jax.random.key(6), 1) != first[:1] and prepared[8] not in prepared[:8]
+
+
 @pytest.mark.parametrize('smoothing', [0.0, 0.1, 0.4])
 def test_label_smoothing(smoothing):
   logits = np.random.default_rng(0).normal(size=(5, 4))
