@@ -190,6 +190,14 @@ def test_no_result_where_there_is_no_folder(tmp_path):
   assert unit.result(tmp_path, 'nowhere') is None
 
 
+def test_the_best_epoch_is_none_before_the_last_move_of_a_mask(tiny, tmp_path):
+  config = tiny(compress__stages=('prune',), compress__prune__sparsity=1.0, compress__prune__end=0.9)
+  metrics = unit.run(config, tmp_path, silent)['metrics']
+  # At first nothing much is pruned, in the end all is: validation would choose an early epoch.
+  assert metrics['best/epoch'] == 3
+  assert metrics['best/test/accuracy'] == metrics['test/accuracy'] == 0.25
+
+
 def test_a_step_that_is_not_finite_names_the_step_and_the_layer(tiny, tmp_path):
   config = tiny(learning_rate__peak=1e30, learning_rate__schedule='constant')
   with pytest.raises(loop.Diverged, match=r'^step [23]: .*(fc[123]|loss).*lower the learning rate'):

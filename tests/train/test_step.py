@@ -8,7 +8,7 @@ import pytest
 
 from lightjax import prune, quantize
 from lightjax.core import schedules, trees
-from lightjax.core.transform import chain, where
+from lightjax.core.transform import Own, chain, transform, where
 from lightjax.distill import losses
 from lightjax.train import compression, devices, optimizers, step
 from lightjax.train import state as states
@@ -75,6 +75,32 @@ def test_the_gradient_pulled_back_is_that_of_the_composed_loss(method):
   after = advance(state, KEY, IMAGES, LABELS)
   expected = compressed.transform.project({'params': expected}, after.own)['params']
   assert_close(after.params, expected)
+
+
+def test_a_trainable_gets_its_gradient_through_the_view_and_its_update():
+  """A transform that scales every kernel by a factor that it trains."""
+
+  def view(variables, own, key):
+    leaves = trees.flatten(variables)
+    return trees.replace(variables, {path: leaves[path] * factor for path, factor in own.trainable.items()})
+
+  scaling = transform(
+    'scaling', view=view, init=lambda variables, context: Own({path: jnp.float32(0.7) for path in context.layouts}))
+  model, optimizer = Net(), optimizers.optimizer(optimizers.sgd, lambda step: 0.1, momentum=0.0)
+  variables = model.init(jax.random.key(1), IMAGES)
+  compressed = compression.bind(model, variables, scaling, IMAGES)
+  state = states.create(variables, compressed.init(variables), optimizer, averaged=False)
+
+  def loss(params, trainable):
+    viewed = view({**state.collections, 'params': params}, Own(trainable), None)
+    logits, _ = model.apply(viewed, IMAGES, train=True, mutable=['batch_stats'])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+  trained = (state.params, state.own.trainable)
+  gradients = jax.grad(loss, argnums=(0, 1))(*trained)
+  assert len(gradients[1]) == 2 and all(float(leaf) != 0 for leaf in gradients[1].values())
+  after = step.training_step(compressed, optimizer, prepare=lambda key, images: images)(state, KEY, IMAGES, LABELS)
+  assert_close((after.params, after.own.trainable), optax.tree_utils.tree_add_scale(trained, -0.1, gradients))
 
 
 def test_totals_count_examples_loss_and_hits():
