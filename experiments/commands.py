@@ -74,7 +74,7 @@ def _given(argv: Sequence[str]) -> dict[str, str]:
   """The flags of a command line, name to value, in both ways to write them."""
   pairs = [
     (*argument.lstrip('-').partition('='), following)
-    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=True) if argument.startswith('-')]
+    for argument, following in zip(argv[1:], [*argv[2:], ''], strict=False) if argument.startswith('-')]
   return {name: value if equals else following for name, equals, value, following in pairs}
 
 
@@ -113,10 +113,11 @@ def _guarded(main: Callable[[], int]) -> int:
   from lightjax.artifact import ArtifactError
   from lightjax.core.specs import SpecError
   from lightjax.data import DataError
+  from lightjax.interop import WeightsError
   from lightjax.train import checkpoints, health, loop
   try:
     return main()
-  except (SpecError, DataError) as error:
+  except (SpecError, DataError, WeightsError) as error:
     _say(str(error))
     return 2
   except loop.Interrupted as stop:

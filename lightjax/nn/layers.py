@@ -39,31 +39,38 @@ class ConvNorm(nn.Module):
 
   Attributes:
     features: output channels.
-    window: kernel size, pixels.
+    window: kernel size, pixels, one number or (vertical, horizontal).
     strides: pixels, both directions.
     groups: feature groups.
     activation: after the norm; None for a linear output.
-    padding: 'torch' pads `window // 2` zeros on all four sides; otherwise as in `flax.linen.Conv`.
+    padding: 'torch' pads `window // 2` zeros before and after each direction; otherwise as in `flax.linen.Conv`.
+    kernel_init: of the kernel.
+    epsilon: of the norm, added to the variance.
+    momentum: of the norm, the fraction of the running statistics that is kept.
     dtype: of the computation.
   """
 
   features: int
-  window: int = 3
+  window: int | tuple[int, int] = 3
   strides: int = 1
   groups: int = 1
   activation: Callable[[Array], Array] | None = nn.relu
   padding: str | int | Sequence[tuple[int, int]] = 'torch'
   kernel_init: nn.initializers.Initializer = he_fan_out
+  epsilon: float = 1e-5
+  momentum: float = 0.9
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b ho wo d']:
     """Convolution, BatchNorm, activation."""
-    padding = self.window // 2 if self.padding == 'torch' else self.padding
+    window = (self.window, self.window) if isinstance(self.window, int) else self.window
+    padding = [(size // 2, size // 2) for size in window] if self.padding == 'torch' else self.padding
     x = Conv(
-        self.features, (self.window, self.window), strides=self.strides, padding=padding, use_bias=False,
+        self.features, window, strides=self.strides, padding=padding, use_bias=False,
         feature_group_count=self.groups, kernel_init=self.kernel_init, dtype=self.dtype, name='conv')(x)
-    x = BatchNorm(use_running_average=not train, dtype=self.dtype, name='norm')(x)
+    x = BatchNorm(
+        use_running_average=not train, epsilon=self.epsilon, momentum=self.momentum, dtype=self.dtype, name='norm')(x)
     return x if self.activation is None else self.activation(x)
 
 

@@ -1,0 +1,122 @@
+"""Turns a file of weights (torchvision, timm, lukemelas, Keras) into an artifact of the network.
+
+The folder gets an artifact.ljx, as a finished run has one: the network by name and arguments, and its variables.
+
+COMMAND: python -m experiments.import_weights --model=mobilenet_v2 --weights=mobilenet_v2-b0353104.pth --workdir=DIR
+
+Arguments of the network's constructor: --argument=padding=SAME --argument=epsilon=1e-3
+"""
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+
+from experiments import commands, configuration
+from lightjax import artifact, interop
+from lightjax.core import specs
+from lightjax.core.typing import Variables
+
+_MODEL = flags.DEFINE_string('model', None, 'Name of a network of lightjax.models.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'File: .safetensors, .h5, .npz, .pth or .pt.')
+_LAYOUT = flags.DEFINE_string('layout', '', "How the file calls its tensors, see lightjax.interop.layouts; '': found.")
+_ENTRY = flags.DEFINE_string('entry', '', 'The mapping to take, where the file holds several.')
+_ARGUMENTS = flags.DEFINE_multi_string('argument', [], "An argument of the network's constructor: name=value.")
+
+FILE = 'artifact.ljx'
+
+
+class Imported(NamedTuple):
+  """Weights to start from.
+
+  Attributes:
+    model: name and arguments of the network, as in `config.model`.
+    variables: NumPy arrays.
+    digest: SHA-256 of the file; it enters the identity of a run that starts from it.
+  """
+  model: dict[str, Any]
+  variables: Variables
+  digest: str
+
+
+def write(
+  folder: pathlib.Path, weights: str | os.PathLike[str], model: str, *, layout: str = '', entry: str = '',
+  arguments: Mapping[str, Any] | None = None,
+) -> artifact.Sizes:
+  """Convert a file of weights.
+
+  Args:
+    folder: to write into; made where it does not exist.
+    weights: the file.
+    model: name of a network of lightjax.models.
+    layout: see `interop.from_torch`.
+    entry: see `interop.read_weights`.
+    arguments: of the network's constructor.
+  Returns:
+    The bytes of the artifact.
+  Raises:
+    WeightsError: the file cannot be read, or does not fit the network.
+    ValueError: unknown network or argument.
+    OSError: the file or the folder cannot be used.
+  """
+  arguments = dict(arguments or {})
+  _, variables = interop.from_torch(model, interop.read_weights(weights, entry=entry), layout=layout, **arguments)
+  folder.mkdir(parents=True, exist_ok=True)
+  source = pathlib.Path(weights)
+  return artifact.save(
+    folder / FILE, network={'model': {'name': model, **arguments}, 'precision': 'float32'}, variables=variables,
+    meta={'file': source.name, 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()})
+
+
+def read(folder: pathlib.Path) -> Imported:
+  """What `write` wrote, or the network that a finished run stored.
+
+  Args:
+    folder: holds an artifact.ljx.
+  Returns:
+    Network, variables, digest.
+  Raises:
+    ArtifactError: the file is damaged.
+    OSError: there is none.
+  """
+  stored = artifact.load(folder / FILE)
+  digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+  return Imported(dict(stored.network['model']), stored.variables, digest)
+
+
+def arguments(pairs: Sequence[str]) -> dict[str, Any]:
+  """Arguments from 'name=value'.
+
+  Example:
+    >>> arguments(['padding=SAME', 'epsilon=1e-3'])
+    {'padding': 'SAME', 'epsilon': 0.001}
+  """
+  found = {}
+  for pair in pairs:
+    name, equals, value = pair.partition('=')
+    if not equals:
+      raise specs.SpecError(f'argument {pair!r} is not of the form name=value.')
+    found[name] = configuration.parse_value(value)
+  return found
+
+
+def main() -> int:
+  """Run the command."""
+  folder, weights, model = pathlib.Path(flags.FLAGS.workdir), str(_WEIGHTS.value), str(_MODEL.value)
+  try:
+    sizes = write(
+      folder, weights, model, layout=_LAYOUT.value, entry=_ENTRY.value, arguments=arguments(_ARGUMENTS.value))
+  except (ValueError, ModuleNotFoundError) as error:
+    raise specs.SpecError(str(error)) from error
+  print(f'written: {folder / FILE}, {sizes.total:,} bytes')
+  return 0
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('workdir', None, 'Folder to write into.')
+  flags.mark_flags_as_required(['model', 'weights', 'workdir'])
+  commands.launch(main)

@@ -1,0 +1,193 @@
+"""Weights of torchvision, timm and the like, by name: `from_torch` and its inverse `to_torch`.
+
+A network that has a reference implementation says how the reference calls its modules, in plain methods of the class:
+
+    torch_name(module)           'stage1/block0/conv1' -> 'layer1.0.conv1'; for every module that holds arrays
+    torch_flattened()            {'classifier': (7, 7, 512)}; only where a dense layer follows a flatten of [h, w, c]
+    torch_shape(name, shape)     only where an array that is none of the following has another shape there
+
+The rest is the same for all networks:
+
+    here              in a state_dict                  turned
+    kernel (conv)     weight                           HWIO <- OIHW, also grouped and depthwise
+    kernel (dense)    weight                           [i, o] <- [o, i]; after a flatten i is h, w, c <- c, h, w
+    scale             weight
+    bias              bias
+    mean, var         running_mean, running_var
+    -                 num_batches_tracked              left out
+    any other         torch_name(path of the array)
+
+Other layouts than the reference's own are in `lightjax.interop.layouts`.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from lightjax import models
+from lightjax.core import trees
+from lightjax.core.typing import Variables
+from lightjax.interop import layouts, preprocessing
+from lightjax.interop.errors import WeightsError
+from lightjax.interop.layouts import Place
+
+# Heads that references train with and that a network created without them has no place for.
+AUXILIARY = ('AuxLogits.', 'aux1.', 'aux2.')
+
+# The most names that an error lists of each kind.
+MOST_LISTED = 8
+
+Keys = tuple[str, ...]
+
+
+def from_torch(
+  model: str | nn.Module,
+  state_dict: Mapping[str, np.ndarray],
+  *,
+  layout: str = '',
+  input_shape: tuple[int, ...] | None = None,
+  **overrides: Any,
+) -> tuple[nn.Module, Variables]:
+  """A network with the weights of its reference implementation.
+
+  Args:
+    model: a name of `lightjax.models`, or a module that has `torch_name`.
+    state_dict: name to array, as the reference calls and shapes them (see `read_weights` for files); a 'module.'
+      before all names, which PyTorch's DataParallel writes, is left out.
+    layout: a key of `lightjax.interop.layouts.LAYOUTS`; '' finds it by the names.
+    input_shape: of one image, [h, w, c], where parameters depend on it; the reference's own without it.
+    **overrides: arguments of the network's constructor.
+  Returns:
+    (model, variables); NumPy arrays, float32. Only shapes are traced, nothing is computed.
+  Raises:
+    WeightsError: tensors that are missing, unexpected or of another shape, all in one message. Tensors of auxiliary
+      heads (`AuxLogits.*`, `aux1.*`, `aux2.*`) may be there where the network was created with `aux_logits=False`:
+      they are left out.
+  """
+  name = model if isinstance(model, str) else type(model).__name__
+  module = _module(model, overrides)
+  size = preprocessing.of(name).size
+  shapes = _shapes(module, input_shape or (size, size, 3))
+  given = {key: np.asarray(value) for key, value in _without_prefix(state_dict).items() if not _left_out(key, module)}
+  wanted = _places(module, shapes, layout or layouts.detect(given))
+  _refuse_misfits(name, wanted, given)
+  leaves = {keys: place.to_ours(given[place.name]) for keys, place in wanted.items()}
+  return module, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_keys(path)], shapes)
+
+
+def to_torch(
+  model: str | nn.Module, variables: Variables, *, layout: str = 'torch', **overrides: Any
+) -> dict[str, np.ndarray]:
+  """The exact inverse of `from_torch`: the tensors as the reference calls and shapes them.
+
+  Args:
+    model: a name of `lightjax.models`, or the module.
+    variables: of that network.
+    layout: a key of `lightjax.interop.layouts.LAYOUTS`.
+    **overrides: arguments of the network's constructor.
+  Returns:
+    Name to array. `num_batches_tracked` is not there: PyTorch's `load_state_dict` fills it in.
+  Raises:
+    WeightsError: the network has no such layout.
+  """
+  leaves = _flatten(variables)
+  places = _places(_module(model, overrides), variables, layout)
+  return {place.name: place.to_theirs(np.asarray(leaves[keys])) for keys, place in places.items()}
+
+
+def _module(model: str | nn.Module, overrides: Mapping[str, Any]) -> nn.Module:
+  if isinstance(model, str):
+    return models.create(model, **overrides)
+  if overrides:
+    raise ValueError(f'{sorted(overrides)} are arguments of a constructor, but a module was given; leave them out.')
+  return model
+
+
+def _shapes(module: nn.Module, input_shape: tuple[int, ...]) -> Variables:
+  """The variables as shapes, auxiliary heads included: only training runs them."""
+  train: dict[str, Any] = {'train': True} if getattr(module, 'aux_logits', False) else {}
+  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
+  return jax.eval_shape(lambda x: module.init(rngs, x, **train), jax.ShapeDtypeStruct((1, *input_shape), jnp.float32))
+
+
+def _without_prefix(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+  prefixed = all(name.startswith('module.') for name in state_dict)
+  return {name.removeprefix('module.') if prefixed else name: value for name, value in state_dict.items()}
+
+
+def _left_out(name: str, module: nn.Module) -> bool:
+  has_no_heads = getattr(module, 'aux_logits', None) is False
+  return name.endswith('num_batches_tracked') or (has_no_heads and name.startswith(AUXILIARY))
+
+
+def _places(module: nn.Module, variables: Variables, name: str) -> dict[Keys, Place]:
+  """Where each array of `variables` stands in a file of a layout, by its keys."""
+  hooks: Any = module
+  kind = type(module).__name__
+  if name not in layouts.LAYOUTS:
+    raise WeightsError(f'layout {name!r} is unknown; nearest: {trees.nearest(name, layouts.LAYOUTS)}.')
+  if not hasattr(hooks, 'torch_name'):
+    raise WeightsError(f'{kind} has no method torch_name(module), which says how a state_dict calls its modules.')
+  layout = layouts.LAYOUTS[name]
+  flattened = hooks.torch_flattened() if hasattr(hooks, 'torch_flattened') else {}
+  leaves = _flatten(variables)
+  modules = {'/'.join(keys[1:-1]) for keys in leaves if keys[-1] in layouts.LAYOUTS['torch'].tensors}
+  references = {path: hooks.torch_name(path) for path in sorted(modules)}
+  renamed = layout.rename(list(references.values()))
+  places: dict[Keys, Place] = {}
+  for keys, leaf in leaves.items():
+    path, shape = '/'.join(keys[1:-1]), tuple(leaf.shape)
+    if keys[-1] not in layouts.LAYOUTS['torch'].tensors:
+      places[keys] = _own_place(hooks, '/'.join(keys[1:]), shape)
+    elif references[path] not in renamed or keys[-1] not in layout.tensors:
+      raise WeightsError(f'{kind}: layout {name!r} has no {references[path]}, which is our {path}/{keys[-1]}.')
+    else:
+      places[keys] = layouts.place(layout, renamed[references[path]], keys[-1], shape, flattened.get(path))
+  _refuse_twice(kind, [place.name for place in places.values()])
+  return places
+
+
+def _own_place(hooks: Any, path: str, shape: tuple[int, ...]) -> Place:
+  """Of an array that no convolution, dense layer or norm has: a layer scale, for instance."""
+  name = hooks.torch_name(path)
+  theirs = hooks.torch_shape(path, shape) if hasattr(hooks, 'torch_shape') else shape
+  return Place(name, tuple(theirs), tuple(range(len(shape))), shape)
+
+
+def _refuse_twice(kind: str, names: Sequence[str]) -> None:
+  twice = sorted({name for name in names if names.count(name) > 1})
+  if twice:
+    raise WeightsError(f'{kind}.torch_name gives one name to several modules: {_listed(twice)}.')
+
+
+def _refuse_misfits(name: str, wanted: Mapping[Keys, Place], given: Mapping[str, np.ndarray]) -> None:
+  shapes = {place.name: place.shape for place in wanted.values()}
+  missing = [each for each in shapes if each not in given]
+  unexpected = [each for each in given if each not in shapes]
+  misshapen = [
+    f'{each} {given[each].shape}, not {shape}' for each, shape in shapes.items()
+    if each in given and given[each].shape != shape]
+  found = {'missing': missing, 'unexpected': unexpected, 'of another shape': misshapen}
+  if any(found.values()):
+    parts = [f'{len(names)} {what}: {_listed(names)}' for what, names in found.items() if names]
+    raise WeightsError(f'tensors do not fit {name} ({len(shapes)} wanted, {len(given)} given). {". ".join(parts)}.')
+
+
+def _listed(names: Sequence[str]) -> str:
+  rest = f' and {len(names) - MOST_LISTED} more' if len(names) > MOST_LISTED else ''
+  return ', '.join(name[:100] for name in names[:MOST_LISTED]) + rest
+
+
+def _flatten(variables: Variables) -> dict[Keys, Any]:
+  """Parameters first, so that errors begin with kernels and not with statistics."""
+  leaves = {_keys(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables))}
+  return dict(sorted(leaves.items(), key=lambda item: item[0][0] != 'params'))
+
+
+def _keys(path: tuple[Any, ...]) -> Keys:
+  return tuple(str(entry.key) for entry in path)

@@ -1,0 +1,78 @@
+"""Pooling with the conventions of the reference implementations: explicit padding, rounding up, fixed output sizes."""
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+def max_pool(
+    x: Float[Array, 'b h w c'], window: int, strides: int, *, padding: int = 0, ceil: bool = False,
+) -> Float[Array, 'b ho wo c']:
+  """Largest value of each window; padding never wins.
+
+  Args:
+    x: input.
+    window: height and width, pixels.
+    strides: pixels, both directions.
+    padding: pixels on all four sides.
+    ceil: whether what is left over at the end has a window, too, that sticks out (PyTorch's `ceil_mode`).
+  Returns:
+    Maxima in x's dtype.
+  Example:
+    >>> max_pool(jnp.ones((1, 6, 6, 1)), 3, 2).shape, max_pool(jnp.ones((1, 6, 6, 1)), 3, 2, ceil=True).shape
+    ((1, 2, 2, 1), (1, 3, 3, 1))
+  """
+  after = [padding + (_overhang(size, window, strides, padding) if ceil else 0) for size in x.shape[1:3]]
+  return nn.max_pool(x, (window, window), (strides, strides), [(padding, each) for each in after])
+
+
+def average_pool(
+    x: Float[Array, 'b h w c'], window: int, strides: int, *, padding: int = 0,
+) -> Float[Array, 'b ho wo c']:
+  """Mean of each window, zeros of the padding included.
+
+  Args:
+    x: input.
+    window: height and width, pixels.
+    strides: pixels, both directions.
+    padding: pixels on all four sides.
+  Returns:
+    Means in x's dtype.
+  """
+  return nn.avg_pool(x, (window, window), (strides, strides), ((padding, padding),) * 2)
+
+
+def adaptive_average_pool(x: Float[Array, 'b h w c'], size: int) -> Float[Array, 'b size size c']:
+  """Means over a `size` x `size` grid of any input, PyTorch's `adaptive_avg_pool2d`.
+
+  Output i covers the pixels floor(i n / size) to ceil((i + 1) n / size) of n: windows overlap where `size` does not
+  divide n, and repeat pixels where n is smaller.
+
+  Args:
+    x: input.
+    size: output height and width, pixels.
+  Returns:
+    Means in x's dtype.
+  """
+  height, width = x.shape[1:3]
+  if (height, width) == (size, size):
+    return x
+  if height % size == 0 and width % size == 0:
+    window = height // size, width // size
+    return nn.avg_pool(x, window, window)
+
+  def spans(extent: int) -> list[slice]:
+    return [slice(index * extent // size, -(-(index + 1) * extent // size)) for index in range(size)]
+
+  rows = [x[:, span].mean(1, keepdims=True) for span in spans(height)]
+  x = jnp.concatenate(rows, axis=1)
+  columns = [x[:, :, span].mean(2, keepdims=True) for span in spans(width)]
+  return jnp.concatenate(columns, axis=2)
+
+
+def _overhang(size: int, window: int, strides: int, padding: int) -> int:
+  outputs = -(-(size + 2 * padding - window) // strides) + 1
+  if (outputs - 1) * strides >= size + padding:
+    outputs -= 1
+  return max(0, (outputs - 1) * strides + window - size - 2 * padding)
