@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import rich.console
-from absl import app, flags
+from absl import app, flags, logging
 
 from experiments.engine import progress, rendering, rows, scheduling, tables
 from experiments.engine.errors import TableError
@@ -225,6 +225,7 @@ def _on_signal(number: int, frame: Any) -> None:
 
 def main(arguments: Sequence[str]) -> int:
   """Parses what absl left and turns every mistake of the user into one line."""
+  logging.set_verbosity(logging.ERROR)  # matplotlib and orbax tell what nobody asked
   console = rich.console.Console()
   if not console.is_terminal:
     console.width = 140  # a log file has no width of its own

@@ -32,8 +32,16 @@ Progress = Callable[[dict[str, Any]], None]
 
 
 def identify(config: ml_collections.ConfigDict) -> str:
-  """The unit's identity, 16 hexadecimal digits."""
-  return specs.digest(essence(config))
+  """The unit's identity, 16 hexadecimal digits.
+
+  Raises:
+    SpecError: something that the config names does not exist, or runs need each other in a circle.
+  """
+  try:
+    return specs.digest(essence(config))
+  except RecursionError as error:
+    raise specs.SpecError(
+      f'{config.name}: start or distill leads back to the run itself; name a config that ends the chain.') from error
 
 
 def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Examples a second of a whole run: steps, evaluation, metrics and checkpoints, from the first report to the last.
 
 Example:
-  python -m experiments.benchmarks.loop_speed --config=lenet300.py --epochs=20
+  python -m experiments.benchmarks.loop_speed --config=experiments/configs/lenet300.py --config.epochs=40
 """
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import tempfile
 import time
 from typing import Any
 
-from absl import flags
+from ml_collections import config_flags
 
 from experiments import commands, configuration, unit
+from lightjax.core import specs
 
-_CONFIG = flags.DEFINE_string('config', 'lenet300.py', 'Config of the run, a path or a name in experiments/configs.')
-_EPOCHS = flags.DEFINE_integer('epochs', 20, 'Length of the run.')
-_DEVICES = flags.DEFINE_integer('devices', 1, 'Virtual CPU devices that share a batch; 0: one a core.')
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', str(configuration.FOLDER / 'lenet300.py'), 'Config file; any field: --config.field=value.')
 
 
 def main() -> int:
   """Run the command."""
-  config = configuration.load(_CONFIG.value)
-  config = configuration.override(config, [('epochs', _EPOCHS.value), ('devices', _DEVICES.value)])
+  config = _CONFIG.value
   commands.configure_devices(config)
   seen: list[tuple[float, int]] = []
 
@@ -32,9 +31,11 @@ def main() -> int:
 
   with tempfile.TemporaryDirectory() as folder:
     unit.run_in(pathlib.Path(folder) / 'run', config, pathlib.Path(folder) / 'units', report)
+  if len(seen) < 2:
+    raise specs.SpecError(f'epochs={config.epochs}: the run is over before there are two reports; make it longer.')
   (began, first), (ended, last) = seen[0], seen[-1]
   speed = (last - first) * config.batch_size / (ended - began)
-  what = f'{config.name}, batch {config.batch_size}'
+  what = f'{config.model.name}, batch {config.batch_size}'
   print(f'{what}: {speed:,.0f} examples/s over {last - first} steps of the whole loop')
   return 0
 

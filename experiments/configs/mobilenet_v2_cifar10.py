@@ -1,7 +1,7 @@
 """MobileNetV2 on CIFAR-10 with the small-image stem, AdamW, averaged parameters, bfloat16 where it is fast.
 
 Source of the network: Sandler et al. 2018, arXiv:1801.04381, table 2; the recipe is ours, without a published figure.
-Cost: about 4 hours on 2 CPU cores. CIFAR-10 comes from TFDS.
+Not run here: hours on 2 CPU cores. CIFAR-10 comes from TFDS.
 COMMAND: python -m experiments.run --config=experiments/configs/mobilenet_v2_cifar10.py --workdir=runs/mobilenet_v2
 """
 from experiments import configuration

@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10, the paper's recipe: 64,000 steps of 128 images, rate 0.1 divided by 10 at 1/2 and 3/4.
 
 Source: He et al. 2016, arXiv:1512.03385, section 4.2 (91.25 % with identity shortcuts).
-Cost: about 5 hours on 2 CPU cores, minutes on a GPU. CIFAR-10 comes from TFDS.
+Not run here: hours on 2 CPU cores. CIFAR-10 comes from TFDS.
 COMMAND: python -m experiments.run --config=experiments/configs/resnet20_cifar10.py --workdir=runs/resnet20
 """
 from experiments import configuration

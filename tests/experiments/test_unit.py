@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from experiments import configuration, stages, unit
+from lightjax.core import specs
 from lightjax.train import loop
 
 TINY = str(pathlib.Path(__file__).with_name('tiny_config.py'))
@@ -207,3 +208,13 @@ def test_a_step_that_is_not_finite_names_the_step_and_the_layer(tiny, tmp_path):
 
 def test_every_stage_of_the_library_can_be_named():
   assert set(stages.__all__) == {'prune', 'weights', 'activations'}
+
+
+def test_a_run_that_teaches_itself_is_refused(tmp_path):
+  circle = tmp_path / 'circle.py'
+  circle.write_text(
+    'from experiments import configuration\n\n\ndef get_config(arg=None):\n'
+    "  config = configuration.load('lenet300.py').unlock()\n"
+    f'  config.distill.config = {str(circle)!r}\n  return config\n')
+  with pytest.raises(specs.SpecError, match='leads back to the run itself'):
+    unit.identify(configuration.load(str(circle)))

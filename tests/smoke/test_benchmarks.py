@@ -1,0 +1,21 @@
+"""Every benchmark runs as a command and prints its ratios or speeds."""
+import re
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = {
+  'transform_overhead': (
+    ['--model=resnet8', '--size=8', '--batch_size=4', '--rounds=1'], r'W8A8 QAT +[\d.]+ ms  \d+\.\d\d x plain'),
+  'loop_speed': (['--config.epochs=60'], r'lenet300, batch 128: [\d,]+ examples/s'),
+}
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_benchmark_prints_its_figures(name, tmp_path):
+  flags, printed = COMMANDS[name]
+  command = [sys.executable, '-m', f'experiments.benchmarks.{name}', *flags]
+  done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert re.search(printed, done.stdout)
