@@ -8,24 +8,18 @@ Example:
 """
 from __future__ import annotations
 
-import json
-import pathlib
 import statistics
 import time
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
 from experiments import commands
+from experiments.benchmarks import steps
 from lightjax import models, prune, quantize
-from lightjax.core import rngs, schedules
+from lightjax.core import schedules
 from lightjax.core.transform import Transform, chain, where
-from lightjax.train import compression, devices, optimizers
-from lightjax.train import state as states
-from lightjax.train import step as steps
+from lightjax.train import devices
 
 _MODEL = flags.DEFINE_string('model', 'resnet20', 'Network, see lightjax.models.')
 _SIZE = flags.DEFINE_integer('size', 32, 'Height and width of the images, pixels.')
@@ -49,36 +43,12 @@ def methods() -> dict[str, Transform]:
   }
 
 
-def training_step(method: Transform) -> Callable[[], None]:
-  """A compiled step of the network under a method, on one fixed batch; a call takes one step and waits for it."""
-  model = models.create(_MODEL.value)
-  generator = np.random.default_rng(0)
-  over = devices.mesh(_DEVICES.value or len(jax.devices()))
-  shape = (_BATCH.value, _SIZE.value, _SIZE.value, 3)
-  images, labels = devices.shard(
-    [generator.standard_normal(shape, np.float32), generator.integers(0, 10, _BATCH.value)], over)
-  example = jnp.zeros((1, *shape[1:]))
-  variables = jax.jit(lambda key: model.init(key, example, train=False))(jax.random.key(0, impl='rbg'))
-  compressed = compression.bind(model, variables, method, example)
-  optimizer = optimizers.optimizer(optimizers.sgd, optimizers.constant(0.1, total=1), weight_decay=1e-4)
-  own = compressed.init(variables, key=rngs.root(0))
-  state = devices.replicate(states.create(variables, own, optimizer, averaged=False), over)
-  compiled = jax.jit(
-    steps.training_step(compressed, optimizer, prepare=lambda key, images: images), donate_argnums=0)
-  key = devices.replicate(rngs.root(0), over)
-
-  def take() -> None:
-    nonlocal state
-    state = compiled(state, key, images, labels)
-    jax.block_until_ready(state.step)
-
-  return take
-
-
 def main() -> int:
   """Run the command."""
   devices.configure(cpu_devices=_DEVICES.value or None)
-  taken = {name: training_step(method) for name, method in methods().items()}
+  model, shape = models.create(_MODEL.value), (_BATCH.value, _SIZE.value, _SIZE.value, 3)
+  over = _DEVICES.value or len(jax.devices())
+  taken = {name: steps.training_step(model, method, shape, device_count=over) for name, method in methods().items()}
   for take in taken.values():
     for _ in range(3):
       take()
@@ -96,9 +66,7 @@ def main() -> int:
     rows.append({'method': name, 'ms': 1e3 * statistics.median(each), 'ratio': ratio})
     print(f'{name:>26}  {rows[-1]["ms"]:8.1f} ms  {ratio:.2f} x plain')
   if _OUTPUT.value:
-    record = {'model': _MODEL.value, 'rows': rows, 'cores': devices.cores(), 'versions': devices.versions()}
-    pathlib.Path(_OUTPUT.value).write_text(json.dumps(record, indent=1) + '\n')
-    print(f'written: {_OUTPUT.value}')
+    steps.write(_OUTPUT.value, rows, model=_MODEL.value)
   return 0
 
 

@@ -6,7 +6,6 @@ conv_general_dilated=convolution.conv_general_dilated)`).
 """
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,37 +15,47 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from lightjax.core import modes
-from lightjax.nn import depthwise
+from lightjax.nn import dense, depthwise
 
 Padding = str | int | Sequence[tuple[int, int]]
-Implementation = Literal['lax', 'depthwise', 'split']
+Implementation = Literal['lax', 'dense', 'depthwise', 'split']
 
 # Splitting compiles one convolution a group; beyond this many, compilation costs more than the gradient saves.
 MOST_GROUPS_TO_SPLIT = 32
+# Below, as for the three channels of an image, gathering shifts costs more than lax's slow kernel gradient.
+LEAST_CHANNELS = 8
 
 
 def implementation(
-    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], *, groups: int, dilated: bool,
+    x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], *, strides: tuple[int, int] = (1, 1), groups: int,
+    dilated: bool,
 ) -> Implementation:
   """The form a 2-d NHWC convolution takes on this backend and in this mode.
 
   Args:
-    x_shape: [b, h, w, c].
+    x_shape: [b, h, w, c], padding included.
     kernel_shape: [kh, kw, c / groups, output channels].
+    strides: vertical and horizontal, pixels.
     groups: feature groups.
     dilated: whether the input or the kernel is dilated.
   Returns:
-    'lax' everywhere but on the CPU in 'fast' mode, where a depthwise convolution takes 'depthwise' and another
-    grouped one 'split': one convolution a group, concatenated (lax's kernel gradient is 25 to 130 times slower
-    there).
+    'lax' everywhere but on the CPU in 'fast' mode. There a 1x1 convolution, and any on large images, is 'dense' (lax's
+    kernel gradient is 4 to 9 times slower, or 1.5 to 2), a depthwise one 'depthwise' and another grouped one 'split':
+    one convolution a group, concatenated (25 to 130 times).
   """
   # Nothing but 'lax' was measured on GPU and TPU. `default_backend` is what an enclosing jit compiles for unless told
   # otherwise; who compiles for another one on a CPU host does so in 'lax' mode.
   if modes.current_convolution_mode() == 'lax' or jax.default_backend() != 'cpu' or dilated:
     return 'lax'
-  if groups == x_shape[-1] == kernel_shape[-1] and groups > 1:
+  if groups == 1:
+    rows, columns = (
+        (size - window) // stride + 1
+        for size, window, stride in zip(x_shape[1:3], kernel_shape[:2], strides, strict=True))
+    is_large = rows * columns >= dense.LEAST_PIXELS and x_shape[-1] >= LEAST_CHANNELS
+    return 'dense' if is_large or kernel_shape[:2] == (1, 1) else 'lax'
+  if groups == x_shape[-1] == kernel_shape[-1]:
     return 'depthwise'
-  return 'split' if 1 < groups <= MOST_GROUPS_TO_SPLIT else 'lax'
+  return 'split' if groups <= MOST_GROUPS_TO_SPLIT else 'lax'
 
 
 def conv(
@@ -93,21 +102,32 @@ def conv_general_dilated(
   """`lax.conv_general_dilated`, in the form that `implementation` chooses; arguments and values are lax's."""
   numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
   strides = tuple(window_strides)
-  convolve = functools.partial(
-      lax.conv_general_dilated, window_strides=strides, padding=padding, lhs_dilation=lhs_dilation,
-      rhs_dilation=rhs_dilation, dimension_numbers=numbers, batch_group_count=batch_group_count, precision=precision,
-      preferred_element_type=preferred_element_type)
-  choice: Implementation = 'lax'
+  dilated = any(each != 1 for each in (*(lhs_dilation or ()), *(rhs_dilation or ())))
   plain = batch_group_count == 1 and preferred_element_type is None and jnp.issubdtype(lhs.dtype, jnp.floating)
-  if plain and lhs.ndim == 4 and numbers == _NHWC_HWIO:
-    dilated = any(each != 1 for each in (*(lhs_dilation or ()), *(rhs_dilation or ())))
-    choice = implementation(lhs.shape, rhs.shape, groups=feature_group_count, dilated=dilated)
+  if plain and lhs.ndim == 4 and numbers == _NHWC_HWIO and not dilated:
+    pads = _explicit(padding, lhs.shape[1:3], rhs.shape[:2], strides)
+    return _plain(lhs, rhs, (strides[0], strides[1]), pads, feature_group_count, precision)
+  return lax.conv_general_dilated(
+      lhs, rhs, strides, padding, lhs_dilation, rhs_dilation, numbers, feature_group_count, batch_group_count,
+      precision, preferred_element_type)
+
+
+def _plain(
+    x: Array, kernel: Array, strides: tuple[int, int], padding: dense.Padding, groups: int, precision: Any,
+) -> Array:
+  """An undilated NHWC convolution in the chosen form; each group of a split one is chosen for by itself."""
+  b, h, w, c = x.shape
+  padded = (b, h + sum(padding[0]), w + sum(padding[1]), c)
+  choice = implementation(padded, kernel.shape, strides=strides, groups=groups, dilated=False)
+  if choice == 'dense':
+    return dense.dense(x, kernel, strides, padding, precision)
   if choice == 'depthwise':
-    return depthwise.depthwise(lhs, rhs, strides, _explicit(padding, lhs.shape[1:3], rhs.shape[:2], strides))
+    return depthwise.depthwise(x, kernel, strides, padding)
   if choice == 'split':
-    parts = zip(jnp.split(lhs, feature_group_count, axis=-1), jnp.split(rhs, feature_group_count, axis=-1), strict=True)
-    return jnp.concatenate([convolve(x, kernel) for x, kernel in parts], axis=-1)
-  return convolve(lhs, rhs, feature_group_count=feature_group_count)
+    parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+    return jnp.concatenate([_plain(each, taps, strides, padding, 1, precision) for each, taps in parts], axis=-1)
+  return lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=_NHWC_HWIO, feature_group_count=groups, precision=precision)
 
 
 _NHWC_HWIO = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ('NHWC', 'HWIO', 'NHWC'))
@@ -115,7 +135,7 @@ _NHWC_HWIO = lax.conv_dimension_numbers((1, 1, 1, 1), (1, 1, 1, 1), ('NHWC', 'HW
 
 def _explicit(
     padding: str | Sequence[tuple[int, int]], sizes: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...],
-) -> depthwise.Padding:
+) -> dense.Padding:
   pairs = lax.padtype_to_pads(sizes, window, strides, padding) if isinstance(padding, str) else padding
   (top, bottom), (left, right) = pairs
   return (int(top), int(bottom)), (int(left), int(right))

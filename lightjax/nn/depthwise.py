@@ -56,6 +56,8 @@ def _forward(x: Array, kernel: Array, strides: Pair, padding: Padding) -> tuple[
 
 def _backward(strides: Pair, padding: Padding, saved: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
   x, kernel = saved
+  # What made the gradient is computed once, not again for each tap.
+  gradient = lax.optimization_barrier(gradient)
   _, pull_back = jax.vjp(lambda x: _shifted(x, kernel, strides, padding), x)
   return pull_back(gradient)[0], _kernel_gradient(x, kernel, strides, padding, gradient)
 

@@ -1,6 +1,7 @@
 """Devices of this process: how many, the mesh over them, and the compilation cache."""
 from __future__ import annotations
 
+import ctypes
 import os
 import pathlib
 import platform
@@ -18,6 +19,9 @@ __all__ = ['configure', 'cores', 'mesh', 'replicate', 'shard', 'topology', 'vers
 
 
 _configured = False
+
+# Options of mallopt(3).
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def cores() -> int:
@@ -37,12 +41,26 @@ def configure(*, cpu_devices: int | None = None, cache: pathlib.Path | str | Non
   if _configured:
     return
   _configured = True
+  _keep_freed_memory()
   jax.config.update('jax_num_cpu_devices', cpu_devices or cores())
   home = pathlib.Path.home() / '.cache' / 'lightjax' / 'compiled'
   folder = cache or os.environ.get('JAX_COMPILATION_CACHE_DIR') or home
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _keep_freed_memory() -> None:
+  """Let the C library keep the memory that JAX frees, where it is glibc.
+
+  Otherwise each step on CPU gets its buffers from the system and gives them back: a page fault for every 4 KiB, which
+  can take as long as the arithmetic.
+  """
+  if platform.libc_ver()[0] != 'glibc':
+    return
+  c_library = ctypes.CDLL(None)
+  for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_ARENA_MAX, 1)):
+    c_library.mallopt(option, value)
 
 
 def mesh(count: int) -> Mesh:
