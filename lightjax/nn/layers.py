@@ -35,11 +35,13 @@ class BatchNorm(nn.BatchNorm):
   epsilon: float = 1e-5
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'b h w c'], use_running_average: bool | None = None) -> Float[Array, 'b h w c']:
+  def __call__(
+      self, x: Float[Array, '*b c'], use_running_average: bool | None = None, *, mask: Array | None = None,
+  ) -> Float[Array, '*b c']:
     """Normalized by the batch's statistics, which move the running ones, or by the running ones."""
     is_running = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
-    if is_running or not batch_norm.is_quicker(x) or not self._is_plain():
-      return super().__call__(x, use_running_average)
+    if is_running or mask is not None or not batch_norm.is_quicker(x) or not self._is_plain():
+      return super().__call__(x, use_running_average, mask=mask)
     channels = x.shape[-1]
     mean = self.variable('batch_stats', 'mean', lambda: jnp.zeros(channels, jnp.float32))
     var = self.variable('batch_stats', 'var', lambda: jnp.ones(channels, jnp.float32))
