@@ -48,8 +48,9 @@ def write(
     ValueError: unknown network or argument.
     OSError: the file or the folder cannot be used.
   """
-  arguments = dict(arguments or {})
-  _, variables = interop.from_torch(model, interop.read_weights(weights, entry=entry), layout=layout, **arguments)
+  tensors = interop.read_weights(weights, entry=entry)
+  arguments = interop.implied_arguments(model, tensors, layout=layout) | dict(arguments or {})
+  _, variables = interop.from_torch(model, tensors, layout=layout, **arguments)
   folder.mkdir(parents=True, exist_ok=True)
   source = pathlib.Path(weights)
   return artifact.save(
