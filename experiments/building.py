@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import configuration, stages
+from experiments import configuration, stages, starting
 from lightjax import artifact, data, distill, graph, models, quantize
 from lightjax.core import rngs, specs, trees
 from lightjax.core.transform import Own, chain
@@ -125,7 +125,9 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
 
   def initial(seed: int, start: Variables | None) -> TrainState:
     # A key of the `rbg` generator: with threefry, compiling `init` takes several times as long.
-    variables = initialize(jax.random.key(seed, impl='rbg')) if start is None else _checked_start(start, shapes)
+    variables = initialize(jax.random.key(seed, impl='rbg'))
+    if start is not None:
+      variables = starting.begin(start, variables, config.start.fresh)
     own = specs.call(compressed.init, {'key': rngs.fold(rngs.root(seed), 'transform')}, variables, field='compress')
     return devices.replicate(states.create(variables, own, optimizer, averaged=config.average > 0), over)
 
@@ -288,16 +290,3 @@ def _evaluation(
     }
 
   return evaluate
-
-
-def _checked_start(start: Variables, shapes: Variables) -> Variables:
-  """The variables of another run, if they fit this network."""
-  ours, theirs = (
-    {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-    for tree in (shapes, start))
-  for path in sorted({*ours, *theirs}):
-    if ours.get(path) != theirs.get(path):
-      raise specs.SpecError(
-        f'start: {path} has shape {theirs.get(path)} in the run to start from and {ours.get(path)} here; '
-        'the two networks must be the same.')
-  return start

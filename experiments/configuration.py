@@ -59,7 +59,11 @@ def default() -> ml_collections.ConfigDict:
 
   # Another run that this one starts from, or is taught by: a config file and pairs (field, value) over it. It has this
   # run's seed, and is trained first where it does not exist yet.
-  config.start = ml_collections.ConfigDict({'config': '', 'overrides': ()})
+  config.start = ml_collections.ConfigDict({
+    'config': '', 'overrides': (),
+    'weights': '',  # or a folder of experiments.import_weights or of a finished run; its content enters the identity
+    'fresh': (),  # patterns of paths that keep their own initialization: ('classifier/.*',) for other classes
+  })
   config.distill = ml_collections.ConfigDict({
     'config': '', 'overrides': (),  # the teacher
     'loss': 'temperature',  # a name of lightjax.distill.losses; its arguments in `hyper`

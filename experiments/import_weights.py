@@ -1,6 +1,7 @@
 """Turns a file of weights (torchvision, timm, lukemelas, Keras) into an artifact of the network.
 
 The folder gets an artifact.ljx, as a finished run has one: the network by name and arguments, and its variables.
+A config starts from it with `start.weights`.
 
 COMMAND: python -m experiments.import_weights --model=mobilenet_v2 --weights=mobilenet_v2-b0353104.pth --workdir=DIR
 
@@ -12,36 +13,20 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 
 from experiments import commands, configuration
+from experiments.starting import FILE
 from lightjax import artifact, interop
 from lightjax.core import specs
-from lightjax.core.typing import Variables
 
 _MODEL = flags.DEFINE_string('model', None, 'Name of a network of lightjax.models.')
 _WEIGHTS = flags.DEFINE_string('weights', None, 'File: .safetensors, .h5, .npz, .pth or .pt.')
 _LAYOUT = flags.DEFINE_string('layout', '', "How the file calls its tensors, see lightjax.interop.layouts; '': found.")
 _ENTRY = flags.DEFINE_string('entry', '', 'The mapping to take, where the file holds several.')
 _ARGUMENTS = flags.DEFINE_multi_string('argument', [], "An argument of the network's constructor: name=value.")
-
-FILE = 'artifact.ljx'
-
-
-class Imported(NamedTuple):
-  """Weights to start from.
-
-  Attributes:
-    model: name and arguments of the network, as in `config.model`.
-    variables: NumPy arrays.
-    digest: SHA-256 of the file; it enters the identity of a run that starts from it.
-  """
-  model: dict[str, Any]
-  variables: Variables
-  digest: str
-
 
 def write(
   folder: pathlib.Path, weights: str | os.PathLike[str], model: str, *, layout: str = '', entry: str = '',
@@ -63,29 +48,14 @@ def write(
     ValueError: unknown network or argument.
     OSError: the file or the folder cannot be used.
   """
-  arguments = dict(arguments or {})
-  _, variables = interop.from_torch(model, interop.read_weights(weights, entry=entry), layout=layout, **arguments)
+  tensors = interop.read_weights(weights, entry=entry)
+  arguments = interop.implied_arguments(model, tensors, layout=layout) | dict(arguments or {})
+  _, variables = interop.from_torch(model, tensors, layout=layout, **arguments)
   folder.mkdir(parents=True, exist_ok=True)
   source = pathlib.Path(weights)
   return artifact.save(
     folder / FILE, network={'model': {'name': model, **arguments}, 'precision': 'float32'}, variables=variables,
     meta={'file': source.name, 'sha256': hashlib.sha256(source.read_bytes()).hexdigest()})
-
-
-def read(folder: pathlib.Path) -> Imported:
-  """What `write` wrote, or the network that a finished run stored.
-
-  Args:
-    folder: holds an artifact.ljx.
-  Returns:
-    Network, variables, digest.
-  Raises:
-    ArtifactError: the file is damaged.
-    OSError: there is none.
-  """
-  stored = artifact.load(folder / FILE)
-  digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
-  return Imported(dict(stored.network['model']), stored.variables, digest)
 
 
 def arguments(pairs: Sequence[str]) -> dict[str, Any]:

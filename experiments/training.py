@@ -5,6 +5,7 @@ import json
 import math
 import pathlib
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,9 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, unit
+from experiments import building, starting, unit
 from experiments.building import Program
-from lightjax import artifact, measure
+from lightjax import artifact, measure, models
 from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
 from lightjax.core.typing import PyTree, Variables
@@ -43,7 +44,7 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   progress({'step': 0, 'steps': 1, 'phase': 'building'})
   health.check_compiler()
   start = unit.prerequisites(config).get('start')
-  begun = None if start is None else program(start).initial(config.seed, None).variables()
+  begun = _imported(config) if start is None else program(start).initial(config.seed, None).variables()
   program(config).initial(config.seed, begun)
 
 
@@ -57,6 +58,22 @@ def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Var
     raise OSError(f'{place} holds no sound checkpoint of the last step; remove {place.parent} to train it again')
   saved = found[1]
   return saved['state'].variables(), saved['state'].own
+
+
+def _imported(config: ml_collections.ConfigDict) -> Variables | None:
+  """The weights that the config starts from; a network with other arguments than theirs is warned of."""
+  if not config.start.weights:
+    return None
+  stored = starting.read(pathlib.Path(config.start.weights))
+  constructor = specs.resolve(stored.model['name'], models, field='start.weights')
+  theirs, ours = (
+    specs.without_defaults(constructor, {key: value for key, value in model.items() if key not in ('name', 'classes')})
+    for model in (stored.model, config.model.to_dict()))
+  if theirs != ours:
+    warnings.warn(
+      f'start.weights: the weights are of {stored.model["name"]} with {theirs}, the network here has {ours}; it may '
+      'compute something else with them', stacklevel=2)
+  return stored.variables
 
 
 def train(
@@ -75,7 +92,7 @@ def train(
   built = program(config)
   _keep_topology(folder, built)
   needed = unit.prerequisites(config)
-  start = finished(needed['start'])[0] if 'start' in needed else None
+  start = finished(needed['start'])[0] if 'start' in needed else _imported(config)
   teacher = finished(needed['teacher']) if 'teacher' in needed else None
   teacher = None if teacher is None else devices.replicate(teacher, built.mesh)
 

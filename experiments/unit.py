@@ -18,7 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import configuration, stages
+from experiments import configuration, stages, starting
 from lightjax import models
 from lightjax.core import specs
 from lightjax.data import augment
@@ -60,6 +60,14 @@ def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
   for role, unit in prerequisites(config).items():
     essence[role] = identify(unit)
+  if config.start.weights and config.start.config:
+    raise specs.SpecError(f'{config.name}: start.weights and start.config are both set; a run has one start.')
+  if config.start.fresh and not (config.start.weights or config.start.config):
+    raise specs.SpecError(f'{config.name}: start.fresh without a start; set start.weights or start.config.')
+  if config.start.weights:
+    essence['start'] = starting.digest(pathlib.Path(config.start.weights))
+  if config.start.fresh:
+    essence['fresh'] = list(config.start.fresh)
   if config.distill.config:
     essence['distill'] = {
       'loss': config.distill.loss, 'weight': config.distill.weight,
@@ -220,7 +228,7 @@ def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
   own: dict[str, str | None] = {}
   for field, value in configuration.flatten(config).items():
     unused = field.startswith('compress.') and field.split('.')[1] not in (*config.compress.stages, 'stages')
-    if unused or field in ('name', 'data.dir', 'start.config', 'distill.config'):
+    if unused or field in ('name', 'data.dir', 'start.config', 'start.weights', 'distill.config'):
       continue
     for name in value if isinstance(value, tuple | list) else (value,):
       module, _, attribute = name.partition(':') if isinstance(name, str) else ('', '', '')

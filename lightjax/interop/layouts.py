@@ -1,8 +1,9 @@
 """How files call and shape what our networks hold.
 
-Every layout but the first is said in terms of the network's `torch_name`, so that no network knows of it:
+Every layout but the first two is said in terms of the network's `torch_name`, so that no network knows of it:
 
     torch               torchvision's or timm's state_dict, whichever is the network's reference
+    timm                timm's, of a network that torchvision is the reference of: the network's `timm_name`
     torchvision_1.0     DenseNets as torchvision's files still call them: `denselayer1.norm.1` for `denselayer1.norm1`
     lukemelas           EfficientNet-Lite (timm's names) as in lukemelas' EfficientNet-PyTorch: `_blocks.1._expand_conv`
     keras_squeezenet    SqueezeNet (torchvision's names) as in Keras files: `fire2/squeeze1x1/fire2/squeeze1x1_W:0`
@@ -140,10 +141,12 @@ _TORCH = {
 }
 LAYOUTS = {
   'torch': Layout(_same, _TORCH),
+  'timm': Layout(_same, _TORCH),
   'torchvision_1.0': Layout(_densenet_before, _TORCH),
   'lukemelas': Layout(_lukemelas, _TORCH),
   'keras_squeezenet': Layout(_keras_squeezenet, {'kernel': '{0}/{0}_W:0', 'bias': '{0}/{0}_b:0'}, transposed=False),
 }
 _SIGNS = {
   'torchvision_1.0': r'denselayer\d+\.norm\.\d', 'lukemelas': r'^_blocks\.\d', 'keras_squeezenet': r'^fire\d.*_W:0$',
+  'timm': r'^(?:conv_stem|pre_logits|stages\.\d+|s\d\.b\d+)\.',
 }

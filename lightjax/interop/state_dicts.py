@@ -5,6 +5,9 @@ A network that has a reference implementation says how the reference calls its m
     torch_name(module)           'stage1/block0/conv1' -> 'layer1.0.conv1'; for every module that holds arrays
     torch_flattened()            {'classifier': (7, 7, 512)}; only where a dense layer follows a flatten of [h, w, c]
     torch_shape(name, shape)     only where an array that is none of the following has another shape there
+    timm_name(module)            where timm has the network, too, and calls its modules otherwise
+    timm_shape(array, shape)     only where an array, 'hidden/kernel' for instance, has another shape there
+    timm_arguments               arguments of the constructor that timm's network needs to be equal
 
 The rest is the same for all networks:
 
@@ -21,7 +24,7 @@ Other layouts than the reference's own are in `lightjax.interop.layouts`.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -70,11 +73,15 @@ def from_torch(
       they are left out.
   """
   name = model if isinstance(model, str) else type(model).__name__
+  given = {key: np.asarray(value) for key, value in _without_prefix(state_dict).items()}
+  layout = layout or layouts.detect(given)
+  if isinstance(model, str):
+    overrides = {**implied_arguments(model, given, layout=layout), **overrides}
   module = _module(model, overrides)
+  given = {key: value for key, value in given.items() if not _left_out(key, module)}
   size = preprocessing.of(name).size
   shapes = _shapes(module, input_shape or (size, size, 3))
-  given = {key: np.asarray(value) for key, value in _without_prefix(state_dict).items() if not _left_out(key, module)}
-  wanted = _places(module, shapes, layout or layouts.detect(given))
+  wanted = _places(module, shapes, layout)
   _refuse_misfits(name, wanted, given)
   leaves = {keys: place.to_ours(given[place.name]) for keys, place in wanted.items()}
   return module, jax.tree_util.tree_map_with_path(lambda path, _: leaves[_keys(path)], shapes)
@@ -98,6 +105,23 @@ def to_torch(
   leaves = _flatten(variables)
   places = _places(_module(model, overrides), variables, layout)
   return {place.name: place.to_theirs(np.asarray(leaves[keys])) for keys, place in places.items()}
+
+
+def implied_arguments(model: str, names: Iterable[str], *, layout: str = '') -> dict[str, Any]:
+  """Arguments without which a network would not compute what that of the file does, for equal weights.
+
+  Args:
+    model: a name of `lightjax.models`.
+    names: of the file's tensors.
+    layout: see `from_torch`.
+  Returns:
+    Arguments that `from_torch` gives the constructor unless its caller does.
+  Example:
+    >>> implied_arguments('mobilenet_v3_large', ['conv_stem.weight'])
+    {'epsilon': 1e-05}
+  """
+  is_timm = (layout or layouts.detect(names)) == 'timm'
+  return dict(getattr(models.create(model), 'timm_arguments', {})) if is_timm else {}
 
 
 def _module(model: str | nn.Module, overrides: Mapping[str, Any]) -> nn.Module:
@@ -137,26 +161,23 @@ def _places(module: nn.Module, variables: Variables, name: str) -> dict[Keys, Pl
   flattened = hooks.torch_flattened() if hasattr(hooks, 'torch_flattened') else {}
   leaves = _flatten(variables)
   modules = {'/'.join(keys[1:-1]) for keys in leaves if keys[-1] in layouts.LAYOUTS['torch'].tensors}
-  references = {path: hooks.torch_name(path) for path in sorted(modules)}
+  own = 'timm' if name == 'timm' and hasattr(hooks, 'timm_name') else 'torch'
+  named, shaped = getattr(hooks, f'{own}_name'), getattr(hooks, f'{own}_shape', lambda _, shape: shape)
+  references = {path: named(path) for path in sorted(modules)}
   renamed = layout.rename(list(references.values()))
   places: dict[Keys, Place] = {}
   for keys, leaf in leaves.items():
     path, shape = '/'.join(keys[1:-1]), tuple(leaf.shape)
     if keys[-1] not in layouts.LAYOUTS['torch'].tensors:
-      places[keys] = _own_place(hooks, '/'.join(keys[1:]), shape)
+      array = '/'.join(keys[1:])
+      places[keys] = Place(named(array), tuple(shaped(array, shape)), tuple(range(len(shape))), shape)
     elif references[path] not in renamed or keys[-1] not in layout.tensors:
       raise WeightsError(f'{kind}: layout {name!r} has no {references[path]}, which is our {path}/{keys[-1]}.')
     else:
-      places[keys] = layouts.place(layout, renamed[references[path]], keys[-1], shape, flattened.get(path))
+      place = layouts.place(layout, renamed[references[path]], keys[-1], shape, flattened.get(path))
+      places[keys] = place._replace(shape=shaped('/'.join(keys[1:]), place.shape)) if own == 'timm' else place
   _refuse_twice(kind, [place.name for place in places.values()])
   return places
-
-
-def _own_place(hooks: Any, path: str, shape: tuple[int, ...]) -> Place:
-  """Of an array that no convolution, dense layer or norm has: a layer scale, for instance."""
-  name = hooks.torch_name(path)
-  theirs = hooks.torch_shape(path, shape) if hasattr(hooks, 'torch_shape') else shape
-  return Place(name, tuple(theirs), tuple(range(len(shape))), shape)
 
 
 def _refuse_twice(kind: str, names: Sequence[str]) -> None:

@@ -146,9 +146,21 @@ class ConvNeXt(nn.Module):
 
   def torch_name(self, module: str) -> str:
     """Torchvision's name of a module, or timm's where the pointwise layers are convolutions."""
-    name = torch_names.torch_name(module, TIMM if self.pointwise == 'conv' else TORCHVISION)
-    stage = int(module[len('stage')]) if module.startswith('stage') else 0
-    return name.format(stage=stage - 1, blocks=2 * stage - 1, downsample=2 * stage - 2)
+    return self.timm_name(module) if self.pointwise == 'conv' else _placed(module, TORCHVISION)
+
+  def torch_shape(self, array: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of layer scales: torchvision's run over channels, height and width, timm's over channels."""
+    return shape if self.pointwise == 'conv' else (*shape, 1, 1)
+
+  def timm_name(self, module: str) -> str:
+    """timm's name of a module."""
+    return _placed(module, TIMM)
+
+
+def _placed(module: str, rules: torch_names.Rules) -> str:
+  stage = int(module[len('stage')]) if module.startswith('stage') else 0
+  name = torch_names.torch_name(module, rules)
+  return name.format(stage=stage - 1, blocks=2 * stage - 1, downsample=2 * stage - 2)
 
 
 def convnext_atto(

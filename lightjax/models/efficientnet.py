@@ -84,6 +84,7 @@ class EfficientNet(MobileNetwork):
   """Stages of `STAGES`, scaled; counts in the module's docstring."""
 
   family: ClassVar[str] = 'efficientnet'
+  timm_arguments: ClassVar[dict[str, Any]] = {'epsilon': 1e-5}
 
   def head_channels(self) -> int:
     """Channels of `head`: four times those of the last stage."""

@@ -189,6 +189,10 @@ class MobileNetwork(nn.Module):
     return tuple(stages)
 
   def torch_name(self, module: str) -> str:
+    """The reference's name of a module: timm's, where a family has no other."""
+    return self.timm_name(module)
+
+  def timm_name(self, module: str) -> str:
     """timm's name of a module."""
     if not module.startswith('stage'):
       return TIMM[module]

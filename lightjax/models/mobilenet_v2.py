@@ -69,7 +69,8 @@ class MobileHalf(MobileNetwork):
 
 def mobilenet_v2(
     *, width: float = 1.0, depth: float = 1.0, fixed_ends: bool = False, classes: int = 1000, stem: Stem = 'imagenet',
-    dropout: float = 0.2, stages: tuple[tuple[int, int, int, int], ...] = STAGES, dtype: Any = jnp.float32,
+    dropout: float = 0.2, stages: tuple[tuple[int, int, int, int], ...] = STAGES, padding: str = 'torch',
+    epsilon: float = 1e-5, dtype: Any = jnp.float32,
 ) -> MobileNetV2:
   """MobileNetV2.
 
@@ -82,12 +83,15 @@ def mobilenet_v2(
     stem: 'imagenet' (the paper's strides), 'cifar' or 'mnist', see `mobile.STEMS`.
     dropout: rate before the classifier, in training; needs the rng 'dropout'.
     stages: rows of `STAGES`.
+    padding: 'torch', or 'SAME' as in TensorFlow and Keras, see `ConvNorm`.
+    epsilon: of BatchNorm; 1e-3 in TensorFlow and Keras.
     dtype: of the computation; the last layer is float32.
   """
   rows = tuple((Row(expansion, 3, channels, repeats, stride),) for expansion, channels, repeats, stride in stages)
   fixed = ('stem', 'head') if fixed_ends else ('head',) if width < 1 else ()
   return MobileNetV2(
-      rows, width, depth, classes, stem, dropout, fixed=fixed, fixed_ends=fixed_ends, dtype=dtype)
+      rows, width, depth, classes, stem, dropout, fixed=fixed, fixed_ends=fixed_ends, padding=padding,
+      epsilon=epsilon, dtype=dtype)
 
 
 def mobile_half(*, width: float = 0.5, classes: int = 100, dtype: Any = jnp.float32) -> MobileHalf:

@@ -58,6 +58,7 @@ class MobileNetV3(MobileNetwork):
   rounding: Rounding = 'keras'
 
   family: ClassVar[str] = 'mobilenet_v3'
+  timm_arguments: ClassVar[dict[str, Any]] = {'epsilon': 1e-5}
 
   def head_channels(self) -> int:
     """Channels of `head`: six times those of the last stage."""
@@ -81,6 +82,16 @@ class MobileNetV3(MobileNetwork):
     leaf = {'conv': '0', 'norm': '1', 'reduce': 'fc1', 'expand': 'fc2'}[leaf]
     return f'features.{1 + sum(counts[:stage]) + block}.block.{parts.index(part)}.{leaf}'
 
+  def timm_name(self, module: str) -> str:
+    """timm's name of a module: the last 1x1 convolution is a stage there, and `hidden` one of 1x1, too."""
+    last = f'blocks.{len(self.stages)}.0'
+    places = {'head/conv': f'{last}.conv', 'head/norm': f'{last}.bn1', 'hidden': 'conv_head'}
+    return places.get(module) or super().timm_name(module)
+
+  def timm_shape(self, array: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """timm's shape of an array."""
+    return (*shape, 1, 1) if array == 'hidden/kernel' else shape
+
   def _hidden(self, channels: int, unscaled: int, row: Row) -> int:
     if self.rounding == 'torchvision':
       return self._scaled(round(unscaled * row.expansion))
@@ -89,7 +100,8 @@ class MobileNetV3(MobileNetwork):
 
 def mobilenet_v3_large(
     *, width: float = 1.0, minimalistic: bool = False, classes: int = 1000, stem: Stem = 'imagenet',
-    dropout: float = 0.2, rounding: Rounding = 'keras', fixed_stem: bool = False, dtype: Any = jnp.float32,
+    dropout: float = 0.2, rounding: Rounding = 'keras', fixed_stem: bool = False, padding: str = 'torch',
+    epsilon: float = 1e-3, dtype: Any = jnp.float32,
 ) -> MobileNetV3:
   """MobileNetV3-Large (table 1).
 
@@ -104,22 +116,27 @@ def mobilenet_v3_large(
       channels follow from the rounded input channels, and no width shrinks the dense layer; 'torchvision': each
       number of the table is scaled and rounded for itself, that of the dense layer, too.
     fixed_stem: whether `width` leaves the stem alone, as timm's mobilenetv3_small_050 does.
+    padding: 'torch', or 'SAME' as in TensorFlow (timm's tf_mobilenetv3), see `ConvNorm`.
+    epsilon: of BatchNorm; 1e-5 in timm's but for the tf_ ones.
     dtype: of the computation; the last layers are float32.
   """
-  return _network(LARGE, 1280, width, minimalistic, classes, stem, dropout, rounding, fixed_stem, dtype)
+  return _network(
+      LARGE, 1280, width, minimalistic, classes, stem, dropout, rounding, fixed_stem, padding, epsilon, dtype)
 
 
 def mobilenet_v3_small(
     *, width: float = 1.0, minimalistic: bool = False, classes: int = 1000, stem: Stem = 'imagenet',
-    dropout: float = 0.2, rounding: Rounding = 'keras', fixed_stem: bool = False, dtype: Any = jnp.float32,
+    dropout: float = 0.2, rounding: Rounding = 'keras', fixed_stem: bool = False, padding: str = 'torch',
+    epsilon: float = 1e-3, dtype: Any = jnp.float32,
 ) -> MobileNetV3:
   """MobileNetV3-Small (table 2); the arguments are those of `mobilenet_v3_large`."""
-  return _network(SMALL, 1024, width, minimalistic, classes, stem, dropout, rounding, fixed_stem, dtype)
+  return _network(
+      SMALL, 1024, width, minimalistic, classes, stem, dropout, rounding, fixed_stem, padding, epsilon, dtype)
 
 
 def _network(
     stages: tuple[tuple[Row, ...], ...], hidden: int, width: float, minimalistic: bool, classes: int, stem: Stem,
-    dropout: float, rounding: Rounding, fixed_stem: bool, dtype: Any,
+    dropout: float, rounding: Rounding, fixed_stem: bool, padding: str, epsilon: float, dtype: Any,
 ) -> MobileNetV3:
   if rounding not in get_args(Rounding):
     raise ValueError(f'mobilenet_v3: rounding {rounding!r} is none of {get_args(Rounding)}.')
@@ -128,4 +145,5 @@ def _network(
   return MobileNetV3(
       stages, width, classes=classes, stem=stem, dropout=dropout, stem_features=16, hidden_features=hidden,
       fixed=('stem',) if fixed_stem else (), activation=RE if minimalistic else HS, squeeze_from='hidden',
-      squeeze_divisor=8, gate='hard_sigmoid', epsilon=1e-3, momentum=0.99, rounding=rounding, dtype=dtype)
+      squeeze_divisor=8, gate='hard_sigmoid', padding=padding, epsilon=epsilon, momentum=0.99, rounding=rounding,
+      dtype=dtype)

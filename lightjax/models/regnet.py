@@ -95,6 +95,10 @@ class RegNet(nn.Module):
     """The reference's name of a module."""
     if self.reference == 'torchvision':
       return torch_names.torch_name(module, TORCHVISION)
+    return self.timm_name(module)
+
+  def timm_name(self, module: str) -> str:
+    """timm's name of a module."""
     _, _, block = module.partition('/block')
     number = int(block.partition('/')[0]) + 1 if block else 0
     return torch_names.torch_name(module, TIMM).format(number=number)

@@ -33,8 +33,9 @@ CONVOLUTIONS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 1
 # Height and width of what is flattened; width of the two dense layers before the last.
 SIZE, HIDDEN = 7, 4096
 
-# Places in torchvision's `classifier`, where ReLU and dropout count.
+# Places in torchvision's `classifier`, where ReLU and dropout count; and timm's, whose first two are convolutions.
 DENSE = {'fc1': 'classifier.0', 'fc2': 'classifier.3', 'classifier': 'classifier.6'}
+TIMM_DENSE = {'fc1': 'pre_logits.fc1', 'fc2': 'pre_logits.fc2', 'classifier': 'head.fc'}
 
 
 class VGG(nn.Module):
@@ -75,6 +76,15 @@ class VGG(nn.Module):
     if module in DENSE:
       return DENSE[module]
     return f'features.{sequential_place(module, CONVOLUTIONS[self.depth], batch_norm=self.batch_norm)}'
+
+  def timm_name(self, module: str) -> str:
+    """timm's name of a module."""
+    return TIMM_DENSE.get(module) or self.torch_name(module)
+
+  def timm_shape(self, array: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """timm's shape of an array."""
+    windows = {'fc1/kernel': (CHANNELS[-1], SIZE, SIZE), 'fc2/kernel': (HIDDEN, 1, 1)}
+    return (shape[0], *windows[array]) if array in windows else shape
 
   def torch_flattened(self) -> dict[str, tuple[int, int, int]]:
     """Height, width and channels of what `fc1` flattens."""

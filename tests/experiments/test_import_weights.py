@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import building, configuration, import_weights
+from experiments import building, configuration, import_weights, starting
 from lightjax import artifact, interop, models
 
 ARGUMENTS = {'width': 0.5, 'shortcut': 'projection', 'classes': 10}
@@ -26,7 +26,7 @@ def written(path):
 def test_weights_come_back_bit_for_bit_with_their_network(tmp_path):
   variables = written(tmp_path / 'w.npz')
   import_weights.write(tmp_path / 'run', tmp_path / 'w.npz', 'resnet8', arguments=ARGUMENTS)
-  found = import_weights.read(tmp_path / 'run')
+  found = starting.read(tmp_path / 'run')
   assert found.model == {'name': 'resnet8', **ARGUMENTS}
   assert jax.tree.all(jax.tree.map(np.array_equal, found.variables, variables))
   assert artifact.load(tmp_path / 'run' / 'artifact.ljx').meta['file'] == 'w.npz'
@@ -35,7 +35,7 @@ def test_weights_come_back_bit_for_bit_with_their_network(tmp_path):
 def test_the_network_of_the_spec_is_the_one_of_a_config(tmp_path):
   variables = written(tmp_path / 'w.npz')
   import_weights.write(tmp_path / 'run', tmp_path / 'w.npz', 'resnet8', arguments=ARGUMENTS)
-  found = import_weights.read(tmp_path / 'run')
+  found = starting.read(tmp_path / 'run')
   config = configuration.default()
   config.model.update({name: value for name, value in found.model.items() if name != 'classes'})
   network = building.network(config, classes=found.model['classes'])
@@ -48,11 +48,11 @@ def test_the_digest_is_that_of_what_was_imported(tmp_path):
   written(tmp_path / 'w.npz')
   for name in ('one', 'two'):
     import_weights.write(tmp_path / name, tmp_path / 'w.npz', 'resnet8', arguments=ARGUMENTS)
-  assert import_weights.read(tmp_path / 'one').digest == import_weights.read(tmp_path / 'two').digest
+  assert starting.read(tmp_path / 'one').digest == starting.read(tmp_path / 'two').digest
   with np.load(tmp_path / 'w.npz') as file:
     np.savez(tmp_path / 'other.npz', **{name: 2 * value for name, value in file.items()})
   import_weights.write(tmp_path / 'two', tmp_path / 'other.npz', 'resnet8', arguments=ARGUMENTS)
-  assert import_weights.read(tmp_path / 'one').digest != import_weights.read(tmp_path / 'two').digest
+  assert starting.read(tmp_path / 'one').digest != starting.read(tmp_path / 'two').digest
 
 
 def command(*flags):
@@ -65,7 +65,7 @@ def test_the_command_writes_and_says_what_is_wrong_in_one_line(tmp_path):
   place = (f'--weights={tmp_path}/w.npz', f'--workdir={tmp_path}/run', '--model=resnet8')
   done = command(*place, *(f'--argument={name}={value}' for name, value in ARGUMENTS.items()))
   assert done.returncode == 0, done.stderr
-  assert import_weights.read(tmp_path / 'run').model == {'name': 'resnet8', **ARGUMENTS}
+  assert starting.read(tmp_path / 'run').model == {'name': 'resnet8', **ARGUMENTS}
   wrong = command(*place, '--argument=shortcut=projection')
   assert wrong.returncode == 2
   assert 'bn1.weight (8,), not (16,)' in wrong.stderr

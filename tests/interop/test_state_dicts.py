@@ -167,5 +167,6 @@ def test_errors_tell_the_way_out(call, message):
 def test_layouts_are_found_by_the_names():
   names = {
     'torch': 'features.0.weight', 'torchvision_1.0': 'features.denseblock1.denselayer2.norm.1.weight',
-    'lukemelas': '_blocks.3._bn0.bias', 'keras_squeezenet': 'fire2/squeeze1x1/fire2/squeeze1x1_W:0'}
+    'lukemelas': '_blocks.3._bn0.bias', 'keras_squeezenet': 'fire2/squeeze1x1/fire2/squeeze1x1_W:0',
+    'timm': 'conv_stem.weight'}
   assert {layout: layouts.detect([name]) for layout, name in names.items()} == {each: each for each in names}
