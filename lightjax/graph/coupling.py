@@ -305,8 +305,8 @@ def _dynamic_slice(self: Coupling, equation: core.JaxprEqn, operands: list[Value
 
 def _reduce(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
   value, axes = operands[0], tuple(equation.params['axes'])
-  exact = equation.primitive.name == 'reduce_sum' and value.vanishes
-  summed = _summed(self, value, axes, exact, f'{reason} over channels')
+  # A sum of zeros would be exact, but what is made of it (a mean, a norm) means something else over fewer channels.
+  summed = self.labels.collapse_all(value, axes, f'{reason} over channels')
   free = [free for axis, free in enumerate(value.free) if axis not in axes]
   vanishes = value.vanishes and not equation.primitive.name.startswith('arg')
   return [Value(shape, tuple(factor.squeeze(axes) for factor in summed), tuple(free), vanishes, value.is_parameter)

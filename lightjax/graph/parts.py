@@ -290,13 +290,20 @@ def on_moved(equation: core.JaxprEqn, operands: Sequence[Value], where: str) -> 
       results.append(_cut(moved, cuts, where))
       start += size
     return results
-  scalars = [operand for operand in operands if operand is not moved]
-  if name in ELEMENTWISE and all(isinstance(each, Part) and np.size(each.array) == 1 for each in scalars):
-    arrays = [jnp.broadcast_to(operand.array, np.shape(moved.source.array)) if isinstance(operand, Part)
-              else moved.source.array for operand in operands]
+  if name in ELEMENTWISE and all(
+      np.size(each.array) == 1 if isinstance(each, Part) else _moved_alike(each, moved) for each in operands):
+    arrays = [jnp.broadcast_to(each.array, np.shape(moved.source.array)) if isinstance(each, Part)
+              else each.source.array for each in operands]
     array = equation.primitive.bind(*arrays, **params)
     return [moved._replace(source=moved.source._replace(array=array))]
   raise SlicingError(f'{where}: what is kept of its channels forms no array; keep equally many in each part.')
+
+
+def _moved_alike(first: Moved, second: Moved) -> bool:
+  return (first.axis, first.layout, first.source.shape) == (second.axis, second.layout, second.source.shape) and (
+      np.array_equal(first.places, second.places)) and all(
+          left is right or (left is not None and right is not None and np.array_equal(left, right))
+          for left, right in zip(first.source.kept, second.source.kept, strict=True))
 
 
 def _cut(moved: Moved, cuts: Sequence[slice], where: str) -> Value:

@@ -144,8 +144,9 @@ def _variable(path: Path, leaf: Any, shape: tuple[int, ...], kept: Sequence[Kept
 class _Runner:
   """The rule that runs an equation on what is left of its operands."""
 
-  def __init__(self, roots: frozenset[str], convolve: Callable[..., Array]):
+  def __init__(self, roots: frozenset[str], convolve: Callable[..., Array], differentiates: bool = False):
     self.roots, self.convolve = roots, convolve
+    self.differentiates = differentiates  # a gradient may be summed over what is left of the channels
 
   def run(self, program: core.ClosedJaxpr, operands: Sequence[Value], stack: str = '') -> list[Value]:
     return self.run_open(program.jaxpr, program.consts, operands, stack)
@@ -173,6 +174,9 @@ class _Runner:
       return parts.bound(equation, given)
     if name not in parts.HANDLERS:
       raise SlicingError(f'{where} is not known to mean the same without the channels that were removed.')
+    if name == 'reduce_sum' and not self.differentiates and any(
+        given[0].kept[axis] is not None for axis in equation.params['axes']):
+      raise SlicingError(f'{where} runs over channels that were removed.')
     return parts.HANDLERS[name](equation, given, where)
 
   def convolution(self, equation: core.JaxprEqn, x: Part, kernel: Part, where: str) -> Part:
@@ -226,8 +230,9 @@ class _Runner:
       layouts[:] = [part._replace(array=None) for part in full]
       return tuple(part.array for part in full)
 
+    derivative = _Runner(self.roots, self.convolve, True)
     function = (_with_tangents if name == 'custom_jvp_call' else _with_gradients)(
-        equation, forward, filled, layouts, lambda program, operands: self.run(program, operands, stack))
+        equation, forward, filled, layouts, lambda program, operands: derivative.run(program, operands, stack))
     arrays = function(*(part.array for part in given))
     return [layout._replace(array=array) for layout, array in zip(layouts, arrays, strict=True)]
 
