@@ -4,5 +4,6 @@ from lightjax.graph.nonfinite import first_nonfinite
 from lightjax.graph.trace import Operation, Trace, layouts, trace
 
 __all__ = [
-  'ChannelGraph', 'Constraint', 'Group', 'Member', 'Operation', 'Trace', 'channels', 'first_nonfinite', 'layouts', 'trace',
+  'ChannelGraph', 'Constraint', 'Group', 'Member', 'Operation', 'Trace', 'channels', 'first_nonfinite',
+  'layouts', 'trace',
 ]

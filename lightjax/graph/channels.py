@@ -87,8 +87,8 @@ class Constraint(NamedTuple):
   side: Literal['input', 'output']
   parts: tuple[tuple[tuple[str, int] | None, ...], ...]
 
-  def counts(self, kept: Mapping[str, Sequence[bool]]) -> tuple[int, ...]:
-    """How many channels each group of the convolution keeps; groups that `kept` does not name keep all."""
+  def counts(self, kept: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many channels each part keeps, given a bool for each unit by Group; those not named keep all."""
     return tuple(
         sum(1 for channel in part if channel is None or channel[0] not in kept or kept[channel[0]][channel[1]])
         for part in self.parts)
@@ -267,7 +267,8 @@ class _Assembly:
         return tuple(sorted(slots, key=self.order.__getitem__))
     return ()
 
-  def _members(self, units: list[int], entries: Mapping[int, Mapping[tuple[int, int], list[int]]]) -> tuple[Member, ...]:
+  def _members(
+      self, units: list[int], entries: Mapping[int, Mapping[tuple[int, int], list[int]]]) -> tuple[Member, ...]:
     keys = dict.fromkeys(key for unit in units for key in entries[unit])
     makers = [key for key in keys if self.roles.get(key[0]) == 'producer']
     ordered = sorted(keys, key=lambda key: (key not in makers, self.order.get(key[0], 0) if key in makers else key[0]))

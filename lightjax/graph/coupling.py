@@ -15,22 +15,33 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from lightjax.graph import jaxprs, labels
+from lightjax.graph import jaxprs, labels, movement
 from lightjax.graph.labels import Value, activation, constant
+from lightjax.graph.movement import Shapes
 
-ELEMENTWISE = frozenset("""
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bitcast_convert_type cbrt ceil clamp convert_element_type
-    copy copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log
-    log1p logistic lt max min mul ne neg nextafter not or pow reduce_precision rem round rsqrt
-    select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh
-    xor real imag""".split())
-REDUCTIONS = frozenset("""
-    reduce_sum reduce_max reduce_min reduce_prod reduce_and reduce_or reduce_xor argmax argmin""".split())
-ALONG_ONE_AXIS = frozenset('cumsum cumprod cummax cummin cumlogsumexp'.split())
+ELEMENTWISE = frozenset({
+    'abs', 'acos', 'acosh', 'add', 'add_any', 'and', 'asin', 'asinh', 'atan', 'atan2', 'atanh',
+    'bitcast_convert_type', 'cbrt', 'ceil', 'clamp', 'convert_element_type', 'copy', 'copy_p', 'cos', 'cosh',
+    'digamma', 'div', 'eq', 'erf', 'erf_inv', 'erfc', 'exp', 'exp2', 'expm1', 'floor', 'ge', 'gt', 'imag',
+    'integer_pow', 'is_finite', 'le', 'lgamma', 'log', 'log1p', 'logistic', 'lt', 'max', 'min', 'mul', 'ne', 'neg',
+    'nextafter', 'not', 'or', 'pow', 'real', 'reduce_precision', 'rem', 'round', 'rsqrt', 'select_n', 'shift_left',
+    'shift_right_arithmetic', 'shift_right_logical', 'sign', 'sin', 'sinh', 'sqrt', 'square', 'stop_gradient', 'sub',
+    'tan', 'tanh', 'xor',
+})
+REDUCTIONS = frozenset({
+    'argmax', 'argmin', 'reduce_and', 'reduce_max', 'reduce_min', 'reduce_or', 'reduce_prod', 'reduce_sum',
+    'reduce_xor',
+})
+# Pooling and cumulative operations.
+WINDOWS = frozenset({
+    'cumlogsumexp', 'cummax', 'cummin', 'cumprod', 'cumsum', 'reduce_window', 'reduce_window_max',
+    'reduce_window_min', 'reduce_window_sum',
+})
 # Values that are drawn or counted: any part of them may be taken.
-SOURCES = frozenset("""
-    iota random_bits random_wrap random_unwrap random_fold_in random_seed random_split random_clone threefry2x32
-    rng_bit_generator random_gamma""".split())
+SOURCES = frozenset({
+    'iota', 'random_bits', 'random_clone', 'random_fold_in', 'random_gamma', 'random_seed', 'random_split',
+    'random_unwrap', 'random_wrap', 'rng_bit_generator', 'threefry2x32',
+})
 # Constants up to this many entries are computed, so that indexing with them can be followed.
 MOST_KNOWN = 1 << 16
 
@@ -92,11 +103,10 @@ class Coupling:
     if name in ELEMENTWISE:
       merged = self.labels.merge(operands, shapes[0], reason)
       return [merged._replace(vanishes=_vanishes(equation, operands, merged))]
-    handler = _HANDLERS.get(name)
-    if handler is not None:
-      return handler(self, equation, operands, shapes, reason)
-    if name.startswith('reduce_window') or name.startswith('cum'):
-      return _windowed(self, equation, operands, shapes, reason)
+    if name in movement.HANDLERS:
+      return movement.HANDLERS[name](self.labels, equation, operands, shapes, reason)
+    if name in _HANDLERS:
+      return _HANDLERS[name](self, equation, operands, shapes, reason)
     for operand in operands:
       self.labels.collapse_all(operand, range(len(operand.shape)), reason)
     return [activation(shape) for shape in shapes]
@@ -108,8 +118,9 @@ def _computed(equation: core.JaxprEqn, operands: Sequence[Value]) -> np.ndarray 
   if any(operand.known is None for operand in operands) or jax.dtypes.issubdtype(
       result.aval.dtype, jax.dtypes.prng_key):
     return None
-  if equation.primitive.name == 'broadcast_in_dim' and operands[0].known.size == 1:
-    return np.broadcast_to(operands[0].known.reshape(()), result.aval.shape)  # no memory, and seen to be one number
+  known = operands[0].known if operands else None
+  if equation.primitive.name == 'broadcast_in_dim' and known is not None and known.size == 1:
+    return np.broadcast_to(known.reshape(()), result.aval.shape)  # no memory, and seen to be one number
   if result.aval.size > MOST_KNOWN:
     return None
   with jax.ensure_compile_time_eval():
@@ -148,162 +159,9 @@ def _vanishes(equation: core.JaxprEqn, operands: Sequence[Value], merged: Value)
     return not np.any(np.asarray(equation.primitive.bind(*seen, **equation.params)))
 
 
-def _reshape(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  if equation.params.get('dimensions') is not None or 0 in shapes[0]:
-    self.labels.collapse_all(operands[0], range(len(operands[0].shape)), reason)
-    return [activation(shapes[0])]
-  return [labels.reshaped(self.labels, operands[0], shapes[0], f'{reason} merges two axes of channels')]
-
-
-def _transpose(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  order = equation.params['permutation']
-  free = [operands[0].free[axis] for axis in order]
-  return [labels.moved(operands[0], shapes[0], free, lambda factor: factor.transpose(order))]
-
-
-def _broadcast(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  (value, *_), (shape,) = operands, shapes
-  placed = equation.params['broadcast_dimensions']
-  free = [True] * len(shape)
-  for axis, to in enumerate(placed):
-    free[to] = value.free[axis] or value.shape[axis] != shape[to]
-
-  def move(factor: np.ndarray) -> np.ndarray:
-    result = [1] * len(shape)
-    for axis, to in enumerate(placed):
-      result[to] = factor.shape[axis]
-    return factor.reshape(result)
-
-  return [labels.moved(value, shape, free, move)]
-
-
-def _squeeze(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  dropped = equation.params['dimensions']
-  free = [free for axis, free in enumerate(operands[0].free) if axis not in dropped]
-  return [labels.moved(operands[0], shapes[0], free, lambda factor: factor.squeeze(tuple(dropped)))]
-
-
-def _rev(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  axes = equation.params['dimensions']
-  return [labels.moved(operands[0], shapes[0], operands[0].free, lambda factor: np.flip(factor, axes))]
-
-
-def _slice(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  starts, limits = equation.params['start_indices'], equation.params['limit_indices']
-  strides = equation.params['strides'] or (1,) * len(starts)
-
-  def move(factor: np.ndarray) -> np.ndarray:
-    return factor[tuple(
-        slice(None) if size == 1 else slice(*bounds)
-        for size, bounds in zip(factor.shape, zip(starts, limits, strides, strict=True), strict=True))]
-
-  return [labels.moved(operands[0], shapes[0], operands[0].free, move)]
-
-
-def _split(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  axis, results, start = equation.params['axis'], [], 0
-  for shape in shapes:
-    part = slice(start, start + shape[axis])
-    results.append(labels.moved(operands[0], shape, operands[0].free, lambda factor, part=part: (
-        factor if factor.shape[axis] == 1 else factor[(slice(None),) * axis + (part,)])))
-    start += shape[axis]
-  return results
-
-
-def _labelled(self: Coupling, value: Value, axis: int, reason: str) -> np.ndarray:
-  """The factor of an axis; if it has none, a fresh one, pinned unless the value is constant."""
-  factor = value.factor(axis)
-  if factor is None:
-    size = value.shape[axis]
-    factor = self.labels.fresh(size).reshape([size if each == axis else 1 for each in range(len(value.shape))])
-    if not value.is_constant:
-      self.labels.pin(factor, reason)
-  return factor
-
-
-def _concatenate(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list,
-                 reason: str) -> list[Value]:
-  axis, (shape,) = equation.params['dimension'], shapes
-  free = tuple(all(value.is_constant if each == axis else value.free[each] for value in operands)
-               for each in range(len(shape)))
-  along = [value.factor(axis) for value in operands]
-  # Everything but the concatenated axis is merged as by an elementwise operation.
-  others = [value._replace(
-      shape=tuple(1 if each == axis else size for each, size in enumerate(value.shape)),
-      factors=tuple(factor for factor in value.factors if factor.shape[axis] == 1)) for value in operands]
-  merged = self.labels.merge(others, tuple(1 if each == axis else size for each, size in enumerate(shape)), reason)
-  factors = merged.factors
-  if any(factor is not None for factor in along):
-    parts = [_labelled(self, value, axis, reason) for value in operands]
-    common = [max(part.shape[each] for part in parts) for each in range(len(shape))]
-    spread = [np.broadcast_to(part, [part.shape[axis] if each == axis else size for each, size in enumerate(common)])
-              for part in parts]
-    joined = np.concatenate(spread, axis)
-    clashing = [factor for factor in factors if labels.whole_axes(factor) & labels.whole_axes(joined)]
-    for factor in clashing:
-      self.labels.pin(factor, reason)
-      self.labels.pin(joined, reason)
-    factors = (*(factor for factor in factors if not any(factor is each for each in clashing)), joined)
-  vanishes = all(value.vanishes or (value.known is not None and not value.known.any()) for value in operands)
-  is_parameter = all(value.is_parameter or value.is_constant for value in operands)
-  return [Value(shape, factors, free, vanishes, is_parameter)]
-
-
-def _pad(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  value, filling = operands
-  config = equation.params['padding_config']
-
-  def move(factor: np.ndarray) -> np.ndarray:
-    own = [amounts if size > 1 else (0, 0, 0) for size, amounts in zip(factor.shape, config, strict=True)]
-    with jax.ensure_compile_time_eval():
-      padded = np.array(jax.lax.pad(np.asarray(factor, np.int32), np.int32(-1), own))
-    holes = padded < 0
-    if holes.any():
-      # A place of the padding is one label wherever it stands on the factor's other axes.
-      padded[holes] = self.labels.fresh(int(holes.sum()))
-    return padded
-
-  free = [free and amounts == (0, 0, 0) for free, amounts in zip(value.free, config, strict=True)]
-  result = labels.moved(value, shapes[0], free, move)
-  return [result._replace(vanishes=value.vanishes and filling.known is not None and not filling.known.any())]
-
-
-def _gather(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  value, indices = operands
-  numbers, sizes = equation.params['dimension_numbers'], equation.params['slice_sizes']
-  if numbers.operand_batching_dims:
-    self.labels.collapse_all(value, range(len(value.shape)), reason)
-    return [activation(shapes[0])]
-  mapped = numbers.start_index_map
-  if indices.known is None:
-    value = value._replace(factors=self.labels.collapse_all(value, mapped, reason))
-  known = np.zeros(indices.shape, np.int32) if indices.known is None else indices.known.astype(np.int32)
-
-  def move(factor: np.ndarray) -> np.ndarray:
-    starts = known.copy()
-    for column, axis in enumerate(mapped):
-      if factor.shape[axis] == 1:
-        starts[..., column] = 0
-    own = tuple(min(size, extent) for size, extent in zip(sizes, factor.shape, strict=True))
-    with jax.ensure_compile_time_eval():
-      return np.asarray(jax.lax.gather(np.asarray(factor, np.int32), starts, numbers, own, mode='clip'))
-
-  offset = [axis for axis in range(len(value.shape)) if axis not in numbers.collapsed_slice_dims]
-  free = [False] * len(shapes[0])
-  for axis, to in zip(offset, numbers.offset_dims, strict=True):
-    free[to] = value.free[axis]
-  return [labels.moved(value, shapes[0], free, move)]
-
-
-def _dynamic_slice(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list,
-                   reason: str) -> list[Value]:
-  value, (shape,) = operands[0], shapes
-  cut = [axis for axis, size in enumerate(shape) if size != value.shape[axis]]
-  kept = value._replace(factors=self.labels.collapse_all(value, cut, reason))
-  return [labels.moved(kept, shape, value.free, lambda factor: factor)]
-
-
-def _reduce(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
+def _reduce(
+    self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: Shapes, reason: str,
+) -> list[Value]:
   value, axes = operands[0], tuple(equation.params['axes'])
   # A sum of zeros would be exact, but what is made of it (a mean, a norm) means something else over fewer channels.
   summed = self.labels.collapse_all(value, axes, f'{reason} over channels')
@@ -319,8 +177,9 @@ def _summed(self: Coupling, value: Value, axes: Sequence[int], exact: bool, reas
   return self.labels.collapse_all(value._replace(factors=rest), axes, reason)
 
 
-def _windowed(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list,
-              reason: str) -> list[Value]:
+def _windowed(
+    self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: Shapes, reason: str,
+) -> list[Value]:
   value = operands[0]
   if 'window_dimensions' in equation.params:
     axes = [axis for axis, size in enumerate(equation.params['window_dimensions']) if size > 1]
@@ -335,7 +194,9 @@ def _windowed(self: Coupling, equation: core.JaxprEqn, operands: list[Value], sh
   return [Value(shape, factors, free, value.vanishes, value.is_parameter) for shape in shapes]
 
 
-def _dot(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
+def _dot(
+    self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: Shapes, reason: str,
+) -> list[Value]:
   contracted, batched = equation.params['dimension_numbers']
   kept = [[axis for axis in range(len(value.shape)) if axis not in (*contracted[side], *batched[side])]
           for side, value in enumerate(operands)]
@@ -383,11 +244,12 @@ def _note_roles(self: Coupling, operands: Sequence[Value], contracted: Any, kept
     value, other = operands[side], operands[1 - side]
     if value.is_parameter and not (other.is_parameter or other.is_constant):
       for axes, role in ((contracted[side], 'consumer'), (kept[side], 'producer'), (batched[side], 'producer')):
-        self.roles[role] += [value.factor(axis).ravel() for axis in axes if value.factor(axis) is not None]
+        self.roles[role] += [factor.ravel() for factor in map(value.factor, axes) if factor is not None]
 
 
-def _convolution(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list,
-                 reason: str) -> list[Value]:
+def _convolution(
+    self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: Shapes, reason: str,
+) -> list[Value]:
   (x, kernel), (shape,) = operands, shapes
   numbers, groups = equation.params['dimension_numbers'], equation.params['feature_group_count']
   channel, (out_axis, in_axis, *window) = numbers.lhs_spec[1], numbers.rhs_spec
@@ -441,13 +303,7 @@ def _flat(factor: np.ndarray | None) -> np.ndarray:
   return np.zeros(0, int) if factor is None else factor.ravel()
 
 
-def _barrier(self: Coupling, equation: core.JaxprEqn, operands: list[Value], shapes: list, reason: str) -> list[Value]:
-  return operands
-
-
 _HANDLERS: dict[str, Callable[..., list[Value]]] = {
-    'reshape': _reshape, 'transpose': _transpose, 'broadcast_in_dim': _broadcast, 'squeeze': _squeeze, 'rev': _rev,
-    'slice': _slice, 'split': _split, 'concatenate': _concatenate, 'pad': _pad, 'gather': _gather,
-    'dynamic_slice': _dynamic_slice, 'dot_general': _dot, 'conv_general_dilated': _convolution,
-    'optimization_barrier': _barrier, **dict.fromkeys(REDUCTIONS, _reduce),
+    'dot_general': _dot, 'conv_general_dilated': _convolution, **dict.fromkeys(REDUCTIONS, _reduce),
+    **dict.fromkeys(WINDOWS, _windowed),
 }

@@ -15,8 +15,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from lightjax.graph.coupling import ELEMENTWISE, MOST_KNOWN, REDUCTIONS
-from lightjax.graph.labels import aligned
+from lightjax.graph.coupling import MOST_KNOWN, REDUCTIONS, WINDOWS
 
 Mask = np.ndarray  # bool: [size of the axis], or [groups, rows] for the input axis of a kernel in groups
 Masks = Sequence[Mask | None]
@@ -164,164 +163,17 @@ def elementwise(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -
 def broadcast(equation: core.JaxprEqn, operand: Part) -> Part:
   """New axes are of size 1 until somebody needs them."""
   shape, placed = shape_of(equation), equation.params['broadcast_dimensions']
-  extent, kept = [1] * len(shape), [None] * len(shape)
+  extent = [1] * len(shape)
+  kept: list[Mask | None] = [None] * len(shape)
   for axis, to in enumerate(placed):
     extent[to], kept[to] = operand.size(axis), operand.kept[axis]
   return Part(lax.reshape(operand.array, extent), shape, tuple(kept))
 
 
 def shape_of(equation: core.JaxprEqn, index: int = 0) -> tuple[int, ...]:
+  """The whole shape of a result."""
   result: Any = equation.outvars[index]
   return tuple(result.aval.shape)
-
-
-def _box(mask: np.ndarray) -> list[np.ndarray] | None:
-  """The masks of a box, one an axis; None if what is kept is no box."""
-  sides = [mask.any(tuple(other for other in range(mask.ndim) if other != axis)) for axis in range(mask.ndim)]
-  return sides if (functools.reduce(np.multiply.outer, sides) == mask).all() else None
-
-
-def _reshape(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Sequence[Value]:
-  (part,), shape = operands, shape_of(equation)
-  kept: list[Mask | None] = [None] * len(shape)
-  layout = [len(part.shape)] * len(shape)  # for `Moved`; an axis of size 1 has no axis of the source
-  spread: tuple[int, tuple[int, ...]] | None = None
-  for before, after in aligned(part.shape, shape):
-    masks = [part.kept[axis] for axis in before]
-    if all(mask is None for mask in masks):
-      if len(before) == len(after) == 1:
-        layout[after[0]] = before[0]
-      continue
-    if any(mask is not None and mask.ndim > 1 for mask in masks):
-      raise SlicingError(f'{where}: a kernel of a convolution in groups is reshaped.')
-    mask = functools.reduce(np.multiply.outer, [
-        np.ones(part.shape[axis], bool) if mask is None else mask for axis, mask in zip(before, masks, strict=True)])
-    sides = _box(mask.reshape([shape[axis] for axis in after]))
-    if sides is not None:
-      for axis, side in zip(after, sides, strict=True):
-        kept[axis] = None if side.all() else side
-      if len(before) == len(after) == 1:
-        layout[after[0]] = before[0]
-    elif len(before) > 1 or spread is not None:
-      raise SlicingError(f'{where}: what is kept of its channels forms no array; keep equally many in each part.')
-    else:
-      spread = before[0], after
-  if spread is None:
-    result = Part(None, shape, tuple(kept))
-    return [result._replace(array=lax.reshape(part.array, [result.size(axis) for axis in range(len(shape))]))]
-  axis, after = spread
-  if any(each == len(part.shape) and shape[index] > 1 for index, each in enumerate(layout) if index not in after):
-    raise SlicingError(f'{where}: it splits several axes, and the channels unevenly; reshape them one after another.')
-  for index, each in enumerate(after):
-    layout[each] = -1 - index
-  places = np.arange(part.shape[axis]).reshape([shape[each] for each in after])
-  return [settled(Moved(part, axis, places, tuple(layout)))]
-
-
-def settled(moved: Moved) -> Value:
-  """As a `Part` again as soon as what is kept is a box."""
-  source, axis = moved.source, moved.axis
-  mask = source.kept[axis]
-  if mask is None:
-    raise AssertionError('only an axis that lost places is moved place by place')
-  sides = _box(mask[moved.places])
-  if sides is None:
-    return moved
-  rank = np.cumsum(mask) - 1
-  chosen = rank[moved.places[np.ix_(*map(np.flatnonzero, sides))]]
-  array = taken(source.array, axis, chosen.ravel())
-  ones = [index for index, each in enumerate(moved.layout) if each == len(source.shape)]
-  # Source axes in their order, the moved one spread out; then everything where the layout has it.
-  order, extent, counted = {}, [], 0
-  for each in range(len(source.shape)):
-    if each != axis and each not in moved.layout:
-      continue  # of size 1, and gone
-    if each != axis:
-      order[each] = counted
-      extent.append(source.size(each))
-      counted += 1
-      continue
-    for index in range(chosen.ndim):
-      order[-1 - index] = counted
-      extent.append(chosen.shape[index])
-      counted += 1
-  array = lax.reshape(array, extent)
-  inner = [each for each in moved.layout if each != len(source.shape)]
-  array = jnp.expand_dims(lax.transpose(array, [order[each] for each in inner]), ones)
-  kept = []
-  for each in moved.layout:
-    side = None if each == len(source.shape) else source.kept[each] if each >= 0 else sides[-1 - each]
-    kept.append(None if side is None or side.all() else side)
-  return Part(array, moved.shape, tuple(kept))
-
-
-def on_moved(equation: core.JaxprEqn, operands: Sequence[Value], where: str) -> Sequence[Value]:
-  """What can be done with a `Moved`: to move it on, and functions of its entries alone."""
-  name, params = equation.primitive.name, equation.params
-  moved = next(operand for operand in operands if isinstance(operand, Moved))
-  unit = len(moved.source.shape)
-  if name == 'transpose':
-    return [settled(moved._replace(layout=tuple(moved.layout[axis] for axis in params['permutation'])))]
-  if name == 'squeeze':
-    return [_dropped(moved, params['dimensions'])]
-  if name == 'reshape':
-    shape = shape_of(equation)
-    layout, places = [unit] * len(shape), moved.places
-    for before, after in aligned(moved.shape, shape):
-      sources = [moved.layout[axis] for axis in before]
-      if len(before) == len(after) == 1:
-        layout[after[0]] = sources[0]
-      elif all(each < 0 for each in sources) and len(before) == places.ndim:
-        places = places.transpose([-1 - each for each in sources]).reshape([shape[axis] for axis in after])
-        for index, each in enumerate(after):
-          layout[each] = -1 - index
-      else:
-        raise SlicingError(f'{where}: what is kept of its channels forms no array; keep equally many in each part.')
-    return [settled(moved._replace(places=places, layout=tuple(layout)))]
-  if name == 'slice':
-    strides = params['strides'] or (1,) * len(moved.layout)
-    return [_cut(moved, [slice(*bounds) for bounds in zip(
-        params['start_indices'], params['limit_indices'], strides, strict=True)], where)]
-  if name == 'split':
-    results, start = [], 0
-    for size in params['sizes']:
-      cuts = [slice(0, extent) for extent in moved.shape]
-      cuts[params['axis']] = slice(start, start + size)
-      results.append(_cut(moved, cuts, where))
-      start += size
-    return results
-  if name in ELEMENTWISE and all(
-      np.size(each.array) == 1 if isinstance(each, Part) else _moved_alike(each, moved) for each in operands):
-    arrays = [jnp.broadcast_to(each.array, np.shape(moved.source.array)) if isinstance(each, Part)
-              else each.source.array for each in operands]
-    array = equation.primitive.bind(*arrays, **params)
-    return [moved._replace(source=moved.source._replace(array=array))]
-  raise SlicingError(f'{where}: what is kept of its channels forms no array; keep equally many in each part.')
-
-
-def _moved_alike(first: Moved, second: Moved) -> bool:
-  return (first.axis, first.layout, first.source.shape) == (second.axis, second.layout, second.source.shape) and (
-      np.array_equal(first.places, second.places)) and all(
-          left is right or (left is not None and right is not None and np.array_equal(left, right))
-          for left, right in zip(first.source.kept, second.source.kept, strict=True))
-
-
-def _cut(moved: Moved, cuts: Sequence[slice], where: str) -> Value:
-  places = moved.places
-  for axis, (each, cut) in enumerate(zip(moved.layout, cuts, strict=True)):
-    if each < 0:
-      places = places[(slice(None),) * (-1 - each) + (cut,)]
-    elif (cut.start, cut.stop, cut.step or 1) != (0, moved.shape[axis], 1):
-      raise SlicingError(f'{where}: it cuts another axis while the channels are split unevenly.')
-  return settled(moved._replace(places=places))
-
-
-def _dropped(moved: Moved, axes: Sequence[int]) -> Value:
-  gone = sorted(-1 - moved.layout[axis] for axis in axes if moved.layout[axis] < 0)
-  places = moved.places.squeeze(tuple(gone))
-  layout = [each if each >= 0 else each + sum(1 for other in gone if other < -1 - each)
-            for axis, each in enumerate(moved.layout) if axis not in axes]
-  return settled(moved._replace(places=places, layout=tuple(layout)))
 
 
 def _transpose(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Sequence[Value]:
@@ -342,7 +194,8 @@ def _rev(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Seque
 
 
 def _sliced(part: Part, cuts: Sequence[slice], shape: tuple[int, ...]) -> Part:
-  array, kept = part.array, []
+  array = part.array
+  kept: list[Mask | None] = []
   for axis, (cut, mask) in enumerate(zip(cuts, part.kept, strict=True)):
     places = np.arange(part.shape[axis])[cut]
     if mask is None:
@@ -435,7 +288,8 @@ def _gather(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Se
   params, numbers = equation.params, equation.params['dimension_numbers']
   cut = [axis for axis, mask in enumerate(part.kept) if mask is not None]
   offset = [axis for axis in range(len(part.shape)) if axis not in numbers.collapsed_slice_dims]
-  shape, kept = shape_of(equation), [None] * len(shape_of(equation))
+  shape = shape_of(equation)
+  kept: list[Mask | None] = [None] * len(shape)
   for axis, to in zip(offset, numbers.offset_dims, strict=True):
     kept[to] = part.kept[axis]
   if numbers.operand_batching_dims or not indices.is_whole:
@@ -449,6 +303,8 @@ def _gather(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Se
       indices.array, np.ndarray) or axis not in numbers.collapsed_slice_dims:
     raise SlicingError(f'{where}: channels are indexed by something else than one array of constants.')
   mask, places = part.kept[axis], indices.array.reshape(-1)
+  if mask is None:
+    raise AssertionError('the axis is one of those that lost places')
   left = mask[places]
   array = jnp.moveaxis(taken(part.array, axis, (np.cumsum(mask) - 1)[places[left]]), axis, batch[0])
   kept[batch[0]] = None if left.all() else left
@@ -467,9 +323,8 @@ def _dynamic_slice(equation: core.JaxprEqn, operands: Sequence[Part], where: str
 
 
 HANDLERS: dict[str, Callable[[core.JaxprEqn, Sequence[Part], str], Sequence[Value]]] = {
-    'reshape': _reshape, 'transpose': _transpose, 'squeeze': _squeeze, 'rev': _rev, 'slice': _slice, 'split': _split,
+    'transpose': _transpose, 'squeeze': _squeeze, 'rev': _rev, 'slice': _slice, 'split': _split,
     'concatenate': _concatenate, 'pad': _pad, 'gather': _gather, 'dynamic_slice': _dynamic_slice, 'dot_general': _dot,
     **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(('reduce_window_sum', 'reduce_window_max', 'reduce_window_min', 'reduce_window', 'cumsum', 'cumprod',
-                     'cummax', 'cummin', 'cumlogsumexp'), _windowed),
+    **dict.fromkeys(WINDOWS, _windowed),
 }

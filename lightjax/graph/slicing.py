@@ -20,7 +20,7 @@ from jax.extend import core
 
 from lightjax.core import modes, trees
 from lightjax.core.typing import Array, Path, Variables
-from lightjax.graph import jaxprs, parts
+from lightjax.graph import jaxprs, parts, scattered
 from lightjax.graph.channels import variable_paths
 from lightjax.graph.coupling import ELEMENTWISE
 from lightjax.graph.parts import Mask, Part, SlicingError, Value
@@ -123,8 +123,8 @@ def sliced(
       program, outputs = jax.make_jaxpr(whole, return_shape=True)(avals, arrays)
     roots = frozenset(path.split('/')[0] for path in trees.flatten(variables))
     results = _Runner(roots, convolve).run(program, [*operands, *map(parts.whole, arrays)])
-    return jax.tree_util.tree_unflatten(
-        jax.tree_util.tree_structure(outputs), [parts.full(result, 'the output of the network').array for result in results])
+    left = [parts.full(result, 'the output of the network').array for result in results]
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(outputs), left)
 
   return smaller
 
@@ -163,21 +163,22 @@ class _Runner:
     if name == 'broadcast_in_dim':
       return [parts.broadcast(equation, parts.full(operands[0], where))]
     if any(isinstance(operand, parts.Moved) for operand in operands):
-      return parts.on_moved(equation, operands, where)
+      return scattered.on_moved(equation, operands, where)
     given = [operand for operand in operands if isinstance(operand, Part)]
     if name in ELEMENTWISE and any(part.shape == result for part in given):
       return [parts.elementwise(equation, given, where)]
     given = [parts.full(part, where) for part in given]
     if name == 'conv_general_dilated':
-      return [self.convolution(equation, *given, where)]
+      return [self.convolution(equation, given[0], given[1], where)]
     if all(part.is_whole for part in given):
       return parts.bound(equation, given)
-    if name not in parts.HANDLERS:
+    handler = scattered.reshape if name == 'reshape' else parts.HANDLERS.get(name)
+    if handler is None:
       raise SlicingError(f'{where} is not known to mean the same without the channels that were removed.')
     if name == 'reduce_sum' and not self.differentiates and any(
         given[0].kept[axis] is not None for axis in equation.params['axes']):
       raise SlicingError(f'{where} runs over channels that were removed.')
-    return parts.HANDLERS[name](equation, given, where)
+    return handler(equation, given, where)
 
   def convolution(self, equation: core.JaxprEqn, x: Part, kernel: Part, where: str) -> Part:
     params = equation.params

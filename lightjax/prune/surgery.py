@@ -167,8 +167,8 @@ def plan(graph: ChannelGraph, kept: Kept) -> Removal:
     counts = constraint.counts(chosen)
     if len(set(counts)) > 1 or not counts[0]:
       raise RemovalError(
-        f'{constraint.module} is a convolution in {len(counts)} groups, which would keep {list(counts)} {constraint.side} '
-        'channels; each must keep equally many, at least one. `balanced` finds a choice that does.'
+        f'{constraint.module} is a convolution in {len(counts)} groups, which would keep {list(counts)} '
+        f'{constraint.side} channels; each must keep equally many, at least one. `balanced` finds a choice that does.'
       )
   gone: dict[tuple[Path, int, int], np.ndarray] = {}
   for group in graph.groups:
@@ -259,7 +259,7 @@ def _balance(
   graph: ChannelGraph, component: Sequence[int], scores: Mapping[str, Any], counts: Mapping[str, int],
   kept: dict[str, np.ndarray],
 ) -> None:
-  """Solve for the groups that some constraints touch: x [units] of 0 and 1, and how far each group is off its number."""
+  """Solve for the groups that some constraints touch: 0 or 1 a unit, and how far each group is off its number."""
   from scipy import optimize, sparse
 
   constraints = [graph.constraints[index] for index in component]
@@ -270,7 +270,9 @@ def _balance(
     start[name] = total
     total += len(kept[name])
   width = total + 2 * len(names)  # then over and under the wanted number, for each group
-  rows, lower, upper = [], [], []
+  rows: list[np.ndarray] = []
+  lower: list[float] = []
+  upper: list[float] = []
   for number, name in enumerate(names):
     row = np.zeros(width)
     row[start[name]:start[name] + len(kept[name])] = 1
