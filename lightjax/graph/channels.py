@@ -210,10 +210,16 @@ class _Assembly:
     for read in self.walker.grouped:
       if not read.kernel.size or not read.inputs.size:
         continue
-      rows = self.classes[read.kernel]
+      rows, slots = self.classes[read.kernel], self._slots(read.kernel)
+      index, axis = self.axes[slots[0]]
+      outputs = (index, len(self.shapes[index]) - 1)
+      stored = read.kernel.size == self.shapes[index][axis] and len(slots) == 1 and (
+          not read.outputs.size or [self.axes[slot] for slot in self._slots(read.outputs)] == [outputs])
       held = next((self.reasons[int(row)] for row in rows if int(row) in self.reasons), None)
       if held is None and (counts[rows] > 1).any():
         held = f'the kernel of {read.module}, whose rows are tied to something else'
+      if not stored:  # `Member.along` and `slicing.take` read the outputs from the last axis
+        held = f'the kernel of {read.module}, which is not stored as it is used, outputs last'
       if held is not None:
         self.walker.labels.pin(read.inputs, held)
     self.classes, self.reasons = self.walker.labels.classes()
