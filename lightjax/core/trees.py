@@ -22,14 +22,19 @@ def path_string(key_path: tuple[Any, ...]) -> Path:
     >>> [path_string(path) for path, _ in jax.tree_util.tree_leaves_with_path({'params': {'fc': {'kernel': 1.0}}})]
     ['fc/kernel']
   """
-  return _join(key_path[1:] if key_path[:1] == (jax.tree_util.DictKey('params'),) else key_path)
+  return join(key_path[1:] if key_path[:1] == (jax.tree_util.DictKey('params'),) else key_path)
 
 
-def _join(key_path: tuple[Any, ...]) -> Path:
-  """The keys joined by '/', without the trailing attribute in which an NNX variable keeps its array."""
+def join(key_path: tuple[Any, ...]) -> Path:
+  """The keys joined by '/', collections included, without the attribute in which an NNX variable keeps its array."""
   if len(key_path) > 1 and key_path[-1] == jax.tree_util.GetAttrKey('value'):
     key_path = key_path[:-1]
   return jax.tree_util.keystr(key_path, simple=True, separator='/')
+
+
+def without_collection(path: Path) -> Path:
+  """A path that `join` made, as `flatten` would name it: linen's leading 'params/' is left out."""
+  return path.removeprefix('params/')
 
 
 def parameters(variables: Variables) -> Any:
@@ -55,7 +60,7 @@ def flatten(variables: Variables) -> dict[Path, Any]:
   Returns:
     Path to leaf; nothing is copied.
   """
-  return {_join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(variables))}
+  return {join(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(parameters(variables))}
 
 
 def replace(variables: Variables, leaves: Leaves) -> Variables:
@@ -74,7 +79,7 @@ def replace(variables: Variables, leaves: Leaves) -> Variables:
   found = set()
 
   def exchange(key_path: tuple[Any, ...], leaf: Any) -> Any:
-    path = _join(key_path)
+    path = join(key_path)
     found.add(path)
     return leaves.get(path, leaf)
 

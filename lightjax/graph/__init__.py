@@ -1,5 +1,10 @@
 """What one trace of a network tells: its operations and their MACs, the parameters behind them, the source of a NaN."""
+from lightjax.graph.channels import ChannelGraph, Constraint, Group, Member, channels
+from lightjax.graph.links import Link, links
 from lightjax.graph.nonfinite import first_nonfinite
 from lightjax.graph.trace import Operation, Trace, layouts, trace
 
-__all__ = ['Operation', 'Trace', 'first_nonfinite', 'layouts', 'trace']
+__all__ = [
+  'ChannelGraph', 'Constraint', 'Group', 'Link', 'Member', 'Operation', 'Trace', 'channels',
+  'first_nonfinite', 'layouts', 'links', 'trace',
+]

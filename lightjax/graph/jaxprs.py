@@ -17,11 +17,12 @@ CALLS = {
 }
 
 Rule = Callable[[core.JaxprEqn, list[Any], str], Sequence[Any]]
+CallRule = Callable[[core.JaxprEqn, list[Any], str], Sequence[Any] | None]
 
 
 def interpret(
     jaxpr: core.Jaxpr, constants: Sequence[Any], arguments: Sequence[Any], rule: Rule, literal: Callable[[Any], Any],
-    stack: str = '',
+    stack: str = '', call: CallRule = lambda equation, operands, stack: None,
 ) -> list[Any]:
   """Runs `rule` over a jaxpr and the jaxprs that it calls.
 
@@ -32,6 +33,7 @@ def interpret(
     rule: (equation, values of its operands, name stack) -> values of its results.
     literal: makes the value of a number or an array that stands in the jaxpr.
     stack: name stack of the caller, joined by '/'.
+    call: like `rule`, for calls (`CALLS`); where it returns None the call is entered.
   Returns:
     One value for each output.
   """
@@ -44,9 +46,12 @@ def interpret(
   for equation in jaxpr.eqns:
     operands = [read(variable) for variable in equation.invars]
     here = '/'.join(part for part in (stack, str(equation.source_info.name_stack)) if part)
+    results: Sequence[Any] | None
     if equation.primitive.name in CALLS:
-      inner, inner_constants = open_jaxpr(equation.params[CALLS[equation.primitive.name]])
-      results: Sequence[Any] = interpret(inner, inner_constants, operands, rule, literal, here)
+      results = call(equation, operands, here)
+      if results is None:
+        inner, inner_constants = open_jaxpr(equation.params[CALLS[equation.primitive.name]])
+        results = interpret(inner, inner_constants, operands, rule, literal, here, call)
     else:
       results = rule(equation, operands, here)
     values.update(zip(equation.outvars, results, strict=True))
