@@ -60,6 +60,8 @@ def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
   }
   for role, unit in prerequisites(config).items():
     essence[role] = identify(unit)
+  if config.start.config and config.start.weights != 'last':
+    essence['start'] = {'unit': essence['start'], 'weights': config.start.weights}
   if config.distill.config:
     essence['distill'] = {
       'loss': config.distill.loss, 'weight': config.distill.weight,
@@ -223,7 +225,8 @@ def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
     if unused or field in ('name', 'data.dir', 'start.config', 'distill.config'):
       continue
     for name in value if isinstance(value, tuple | list) else (value,):
-      module, _, attribute = name.partition(':') if isinstance(name, str) else ('', '', '')
+      name = name.partition('(')[0] if isinstance(name, str) else ''  # 'my_file:my_pattern(2)'
+      module, _, attribute = name.partition(':')
       if module.replace('.', '').isidentifier() and attribute.isidentifier():
         function = specs.resolve(name, configuration, field=field)  # 'module:function' needs no namespace
         own[name] = specs.source_digest(name, function)
