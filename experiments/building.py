@@ -49,6 +49,7 @@ class Program(NamedTuple):
     batches: (seed, first step) -> iterator of batches for `advance`.
     evaluate: (split, variables, own) -> {'accuracy', 'loss', 'examples'}.
     diagnose: (state, seed, failed step, gradient leaf) -> text.
+    normalize: images as stored -> inputs of the network, without augmentation.
     logits: (variables, own, images as stored) -> logits of the simulation.
     stored_logits: (artifact, images as stored) -> logits of the network that was stored.
   """
@@ -64,6 +65,7 @@ class Program(NamedTuple):
   batches: Callable[[int, int], Iterator[Any]]
   evaluate: Callable[[str, Variables, Own], dict[str, float]]
   diagnose: Callable[[TrainState, int, int, int], str]
+  normalize: Callable[[Array], Array]
   logits: Callable[[Variables, Own, Array], Array]
   stored_logits: Callable[[artifact.Stored, Array], Array]
 
@@ -165,7 +167,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
 
   return Program(
     model, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
-    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, logits, stored_logits)
+    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
+    stored_logits)
 
 
 def network(config: ml_collections.ConfigDict, *, classes: int) -> nn.Module:

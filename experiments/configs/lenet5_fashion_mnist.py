@@ -2,7 +2,7 @@
 
 Source of the network: Han et al. 2015, arXiv:1506.02626, table 3 (there on MNIST). The images come from TFDS
 ('fashion_mnist'), or from idx files in data.dir.
-COMMAND: python -m experiments.run --config=experiments/configs/lenet5_fashion_mnist.py --workdir=runs/lenet5_fashion_mnist
+COMMAND: python -m experiments.run --config=experiments/configs/lenet5_fashion_mnist.py --workdir=runs/lenet5
 """
 from experiments import configuration
 

@@ -74,8 +74,8 @@ def erk(sizes: Mapping[Path, int], shapes: Mapping[Path, tuple[int, ...]], spars
     if largest is None or epsilon * raw[largest] <= 1.0:
       break
     dense.add(largest)
-  return {
-    (path,): 0 if path in dense else round((1.0 - min(epsilon * raw[path], 1.0)) * size) for path, size in sizes.items()}
+  density = {path: 1.0 if path in dense else min(epsilon * raw[path], 1.0) for path in sizes}
+  return {(path,): round((1.0 - density[path]) * size) for path, size in sizes.items()}
 
 
 def by_path(ratios: Sequence[tuple[str, float]]) -> Budget:

@@ -81,9 +81,10 @@ def moments(
 
   named = trees.flatten(variables)
   arguments = []
-  for key_path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+  leaves: list[Any] = jax.tree_util.tree_leaves_with_path(variables)
+  for key_path, leaf in leaves:
     path = trees.path_string(key_path)
-    arguments.append(_Value(leaf, origins.of_parameter(path, leaf.shape) if named.get(path) is leaf else None))
+    arguments.append(_Value(leaf, origins.of_parameter(path, leaf.shape) if leaf is named.get(path) else None))
   arguments += [_Value(leaf, None) for leaf in jax.tree.leaves(inputs)]
   jaxprs.interpret(program.jaxpr, program.consts, arguments, rule, lambda array: _Value(array, None))
   for path, each in found.items():
@@ -115,15 +116,14 @@ def inverse_diagonal(moment: Moment, shape: tuple[int, ...]) -> Array:
   Returns:
     Array that broadcasts to the kernel.
   """
-  return _spread(jnp.diagonal(jnp.linalg.inv(damped(moment.matrix)), axis1=-2, axis2=-1), moment, shape)
+  matrix = moment.matrix
+  added = damping(jnp.diagonal(matrix, axis1=-2, axis2=-1))[..., None] * jnp.eye(matrix.shape[-1])
+  return _spread(jnp.diagonal(jnp.linalg.inv(matrix + added), axis1=-2, axis2=-1), moment, shape)
 
 
-def damped(matrix: Array) -> Array:
-  """A moment [... k k] plus `DAMPING` times the mean of its diagonal; an input that is always zero counts as one."""
-  diagonal = jnp.diagonal(matrix, axis1=-2, axis2=-1)
-  dead = diagonal == 0
-  scale = DAMPING * diagonal.mean(-1, keepdims=True) + dead
-  return matrix + jnp.eye(matrix.shape[-1], dtype=matrix.dtype) * scale[..., None, :]
+def damping(diagonal: Any) -> Any:
+  """What is added to a moment's diagonal [... k] before it is inverted; an input that is always zero counts as one."""
+  return DAMPING * diagonal.mean(-1, keepdims=True) + (diagonal == 0)
 
 
 def _spread(rows: Array, moment: Moment, shape: tuple[int, ...]) -> Array:

@@ -1,4 +1,4 @@
-"""Patterns: which entries are zero together. A pattern cuts a parameter into tiles, and a tile goes or stays as a whole.
+"""Patterns: which entries are zero together. A pattern cuts a parameter into tiles, and a tile goes or stays whole.
 
 The scores of a tile are averaged; the lowest tiles of a budget's group are pruned, as many as the budget says, exactly.
 """

@@ -78,7 +78,7 @@ def sparse_gpt(
 
   def prune(kernel: np.ndarray, moment: np.ndarray) -> np.ndarray:
     # Rows of the upper Cholesky factor of H^-1 hold, from the diagonal on, the inverse of what is left of H.
-    factor = np.linalg.cholesky(np.linalg.inv(np.asarray(calibration.damped(moment), np.float64))).T
+    factor = np.linalg.cholesky(np.linalg.inv(moment + np.diag(calibration.damping(np.diag(moment))))).T
     left = kernel.astype(np.float64)
     stays = np.ones(kernel.shape, bool)
     for i in range(len(left)):

@@ -89,10 +89,12 @@ def prune(
   everything = {asked: None for each in criteria for asked in evidence.asked(each, name)}
   accumulated = tuple(each for each in evidence.ACCUMULATED if each in everything)
 
+  moves = schedule.steps(every)
+  is_done_before_training = len(moves) == 1 and moves[0] <= 0
+
   def init(variables: Variables, context: Context) -> Own:
     leaves = context.select(variables)
     grids = {path: pattern.grid(path, leaf.shape, context.layouts.get(path)) for path, leaf in leaves.items()}
-    moves = schedule.steps(every)
     tables = [_counts(schedule.value(int(step)), int(step), leaves, grids, context.layouts) for step in moves]
     units = {group: sum(math.prod(grids[path]) for path in group) for group in tables[0]}
     grown = {
@@ -129,7 +131,7 @@ def prune(
       most = sum(pattern.most(grids[path]) for path in group)
       if not 0 <= count <= most:
         raise ValueError(
-          f'{name}: at sparsity {sparsity} the budget prunes {count} of {group[0]!r}'
+          f'{name}: at sparsity {sparsity:.4g} the budget prunes {count} of {group[0]!r}'
           f'{f" and {len(group) - 1} others" if len(group) > 1 else ""}, and {pattern.name} allows {most} of '
           f'{sum(math.prod(grids[path]) for path in group)}; lower the sparsity, or choose another budget or pattern.')
     return counts
@@ -206,6 +208,8 @@ def prune(
     return trees.replace(variables, masked)
 
   def update(variables: Variables, own: Own, context: Context) -> Own:
+    if is_done_before_training:
+      return own
     state = _accumulate(own.state, variables, context) if accumulated else own.state
     grids = {
       path: pattern.grid(path, mask.shape, context.layouts.get(path)) for path, mask in state['masks'].items()}

@@ -1,8 +1,9 @@
 """Checkpoints that survive a kill at any moment and notice every damaged byte.
 
 A checkpoint is a folder `step_00000123` with orbax's files and `manifest.json`: the size and SHA-256 of each file, and
-the shape and dtype of each array; masks are stored as bits. It is written under another name and renamed when it is complete, so that a
+the shape and dtype of each array. It is written under another name and renamed when it is complete, so that a
 half-written one is never taken for a checkpoint. orbax restores a flipped byte without notice; the manifest does not.
+Bool arrays (masks) are stored as bits.
 """
 from __future__ import annotations
 
