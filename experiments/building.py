@@ -327,4 +327,4 @@ def _checked_start(start: Variables, shapes: Variables) -> Variables:
       raise specs.SpecError(
         f'start: {path} has shape {theirs.get(path)} in the run to start from and {ours.get(path)} here; '
         'the two networks must be the same.')
-  return start
+  return jax.tree.map(jnp.asarray, start)

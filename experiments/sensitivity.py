@@ -17,6 +17,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -89,7 +90,7 @@ def scan(
   built = training.program(config)
   if not len(built.splits.validation):
     raise specs.SpecError('data.validation=0: a scan needs a validation split, and the test set is not for choosing.')
-  variables, own = training.finished(root, config)
+  variables, own = jax.tree.map(jnp.asarray, training.finished(root, config))
   images, labels = built.splits.train.take(np.arange(min(len(built.splits.train), 512)))
   inputs = built.normalize(jnp.asarray(images))
 

@@ -79,12 +79,13 @@ def moments(
     results = results if equation.primitive.multiple_results else [results]
     return [_Value(*each) for each in zip(results, traced, strict=True)]
 
-  named = trees.flatten(variables)
+  named: dict[Path, Any] = trees.flatten(variables)
   arguments = []
   leaves: list[Any] = jax.tree_util.tree_leaves_with_path(variables)
   for key_path, leaf in leaves:
     path = trees.path_string(key_path)
-    arguments.append(_Value(leaf, origins.of_parameter(path, leaf.shape) if leaf is named.get(path) else None))
+    is_parameter = path in named and named[path] is leaf
+    arguments.append(_Value(leaf, origins.of_parameter(path, leaf.shape) if is_parameter else None))
   arguments += [_Value(leaf, None) for leaf in jax.tree.leaves(inputs)]
   jaxprs.interpret(program.jaxpr, program.consts, arguments, rule, lambda array: _Value(array, None))
   for path, each in found.items():

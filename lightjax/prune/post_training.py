@@ -46,7 +46,7 @@ def wanda(
   def prune(kernel: np.ndarray, moment: np.ndarray) -> np.ndarray:
     return np.where(keep(np.abs(kernel) * np.sqrt(np.diag(moment))[:, None]), kernel, 0.0)
 
-  return _by_layer(apply, variables, list(batches), paths, prune)
+  return _by_layer(apply, variables, list(batches), paths, n_of_m, prune)
 
 
 def sparse_gpt(
@@ -94,7 +94,7 @@ def sparse_gpt(
       left[i + 1:] -= factor[i, i + 1:, None] * error
     return np.where(stays, left, 0.0)
 
-  return _by_layer(apply, variables, list(batches), paths, prune)
+  return _by_layer(apply, variables, list(batches), paths, n_of_m, prune)
 
 
 def _keeper(sparsity: float | None, n_of_m: tuple[int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
@@ -106,9 +106,6 @@ def _keeper(sparsity: float | None, n_of_m: tuple[int, int] | None) -> Callable[
 
   def keep(scores: np.ndarray) -> np.ndarray:
     n, m = n_of_m or (len(scores) - round((sparsity or 0.0) * len(scores)), len(scores))
-    if len(scores) % m:
-      raise ValueError(f'n_of_m={n_of_m}: the layer has {len(scores)} inputs, which {m} does not divide; '
-                       'leave it out of paths.')
     grouped = scores.reshape(-1, m, scores.shape[1])
     rank = np.argsort(np.argsort(grouped, 1, kind='stable'), 1, kind='stable')
     return (rank >= m - n).reshape(scores.shape)
@@ -117,7 +114,8 @@ def _keeper(sparsity: float | None, n_of_m: tuple[int, int] | None) -> Callable[
 
 
 def _by_layer(
-  apply: Callable[..., Any], variables: Variables, batches: list[Any], paths: Sequence[str], prune: Layer
+  apply: Callable[..., Any], variables: Variables, batches: list[Any], paths: Sequence[str],
+  n_of_m: tuple[int, int] | None, prune: Layer,
 ) -> Variables:
   """Prune one layer after the other, on the inputs that the layers before it leave."""
   if not batches:
@@ -132,18 +130,21 @@ def _by_layer(
       np.asarray(watch(variables, batch), np.float64) * weight for batch, weight in zip(batches, weights, strict=True)
     ) / sum(weights)
     kernel = trees.flatten(variables)[path]
-    variables = trees.replace(variables, {path: _pruned(kernel, matrix, known[path].output_axes, path, prune)})
+    variables = trees.replace(variables, {path: _pruned(kernel, matrix, known[path].output_axes, path, n_of_m, prune)})
   return variables
 
 
-def _pruned(kernel: Array, matrix: Any, outputs: tuple[int, ...], path: Path, prune: Layer) -> Array:
+def _pruned(
+  kernel: Array, matrix: Any, outputs: tuple[int, ...], path: Path, n_of_m: tuple[int, int] | None, prune: Layer
+) -> Array:
   """A kernel of any layout, pruned as matrices [k outputs], one for each group of channels."""
   first = np.moveaxis(np.asarray(kernel, np.float64), outputs, range(len(outputs)))
   channels = math.prod(first.shape[:len(outputs)])
-  try:
-    parts = np.split(first.reshape(channels, -1).T, len(matrix), 1)
-    pruned = np.concatenate([prune(part, each) for part, each in zip(parts, matrix, strict=True)], 1)
-  except ValueError as error:
-    raise ValueError(f'{path!r}: {error}') from error
+  if n_of_m is not None and matrix.shape[-1] % n_of_m[1]:
+    raise ValueError(
+      f'n_of_m={n_of_m}: {path!r} has {matrix.shape[-1]} inputs, which {n_of_m[1]} does not divide; leave it out of '
+      'paths.')
+  parts = np.split(first.reshape(channels, -1).T, len(matrix), 1)
+  pruned = np.concatenate([prune(part, each) for part, each in zip(parts, matrix, strict=True)], 1)
   back = np.moveaxis(pruned.T.reshape(first.shape), range(len(outputs)), outputs)
   return jax.numpy.asarray(back, kernel.dtype)

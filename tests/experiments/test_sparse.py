@@ -1,9 +1,11 @@
 """Pruning as configs say it: methods by name, the lottery ticket's chain of runs, the sensitivity scan."""
+import itertools
 import json
 import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -69,7 +71,7 @@ def test_one_chain_yields_all_its_sparsities(chain, root):
 
 
 def test_a_round_keeps_the_largest_weights_that_the_one_before_ended_with(chain, root):
-  for before, after in zip(chain[:-1], chain[1:], strict=True):
+  for before, after in itertools.pairwise(chain):
     last = trees.flatten(training.finished(root, before)[0])
     for path, mask in params(root, after)[1].items():
       magnitude = np.abs(np.asarray(last[path]))
@@ -101,8 +103,6 @@ def test_rewinding_to_a_step_and_new_weights_are_other_runs(chain, root):
   for path in params(root, chain[2])[1]:
     np.testing.assert_array_equal(one[path], other[path])
     assert not np.array_equal(one[path], initial[path]) and not np.array_equal(new[path], initial[path])
-  dense = configuration.override(chain[0], [('epochs', 1)])  # seven steps, but on another learning rate
-  assert training.program(dense).steps == 7
 
 
 @pytest.mark.parametrize('weights, message', [('first', "start.weights='first' is none of"), ('99', '14 steps only')])
@@ -115,7 +115,7 @@ def test_a_wrong_place_to_rewind_to_is_an_error(chain, root, weights, message):
 @pytest.mark.parametrize('fields, message', [
   ({'pattern': 'n_of_m(2, 3)', 'sparsity': 0.2}, r'size 64, which 3 does not divide'),
   ({'pattern': 'n_of_m(2'}, r"pattern='n_of_m\(2': arguments are Python literals"),
-  ({'pattern': 'n_of_m(2, 4)', 'sparsity': 0.9}, r"n_of_m\(2, 4, axis=-2\) allows 512 of 1024"),
+  ({'pattern': 'n_of_m(2, 4)', 'sparsity': 0.9, 'budget': 'uniform'}, r"n_of_m\(2, 4, axis=-2\) allows 512 of 1024"),
   ({'budget': 'equal_macs(global_)'}, 'ranks 3 parameters together'),
   ({'budget': 'by_path((("stem", 0.5),))'}, "no pattern takes 'fc1/kernel'"),
   ({'budget': 'erkk'}, "nearest: 'erk'"), ({'schedule': 'cubc'}, "nearest: 'cubic'"),
@@ -131,10 +131,10 @@ def test_a_scan_masks_one_layer_and_its_ratios_make_a_budget(tiny, root, tmp_pat
     tiny(), root, ratios=(1.0, 0.0, 0.5), criterion='magnitude', pattern='unstructured', progress=silent)
   assert found.ratios == (0.0, 0.5, 1.0) and len(found.accuracies) == 3
   built = training.program(tiny())
-  variables, own = training.finished(root, tiny())
+  variables, own = jax.tree.map(jnp.asarray, training.finished(root, tiny()))
   for path, accuracies in found.accuracies.items():
     assert accuracies[0] == found.dense
-    zeroed = trees.replace(variables, {path: np.zeros_like(trees.flatten(variables)[path])})
+    zeroed = trees.replace(variables, {path: jnp.zeros_like(trees.flatten(variables)[path])})
     assert accuracies[2] == built.evaluate('validation', zeroed, own)['accuracy']
   allowed = found.within(0.0)
   (tmp_path / 'ratios.json').write_text(json.dumps(allowed))

@@ -1,4 +1,6 @@
 """Each criterion against a value worked out by hand and against its paper's formula in NumPy."""
+import inspect
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -87,15 +89,17 @@ def loss(variables):
   return 0.5 * jnp.mean(jnp.sum((Linear().apply(variables, X) - Y) ** 2, -1))
 
 
-def seen(criterion_of, **gradients):
-  """Every array that a criterion was given, for both kernels, at a move before training."""
+def seen(*names):
+  """What a criterion that asks for these is given, for each of the two kernels, at a move before training."""
   given = []
 
-  def note(*arrays):
-    given.append([np.asarray(each) for each in arrays])
-    return arrays[0] if arrays[0].ndim == 2 else jnp.zeros(())
+  def note(**arrays):
+    given.append([np.asarray(arrays[name]) for name in names])
+    return arrays['weight']
 
-  method = prune(criterion_of(note), patterns.unstructured, budgets.uniform, schedules.constant(0.5), every=1)
+  asked = dict.fromkeys((*names, 'weight'))
+  note.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in asked])
+  method = prune(note, patterns.unstructured, budgets.uniform, schedules.constant(0.5), every=1)
   compressed = bind(Linear(), VARIABLES, where((('.*', method),), skip=()), X)
   compressed.init(VARIABLES, key=jax.random.key(3), loss=loss, batch=(X,))
   return given
@@ -107,9 +111,8 @@ def gradients_by_hand():
 
 
 def test_gradients_and_their_squares():
-  for (weight, gradient, square, moved), kernel, expected in zip(
-    seen(lambda note: lambda weight, gradient, squared_gradient, movement: note(
-      weight, gradient, squared_gradient, movement)), (A, B), gradients_by_hand(), strict=True):
+  given = seen('weight', 'gradient', 'squared_gradient', 'movement')
+  for (weight, gradient, square, moved), kernel, expected in zip(given, (A, B), gradients_by_hand(), strict=True):
     np.testing.assert_allclose(weight, kernel, rtol=1e-6)
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(square, expected**2, rtol=1e-4, atol=1e-7)
@@ -117,7 +120,7 @@ def test_gradients_and_their_squares():
 
 
 def test_the_hessian_times_the_gradient_is_the_difference_of_gradients():
-  found = seen(lambda note: lambda hessian_gradient: note(hessian_gradient))
+  found = seen('hessian_gradient')
   small = 1e-5
   gradient = np.concatenate([each.ravel() for each in gradients_by_hand()])
 
@@ -132,7 +135,7 @@ def test_the_hessian_times_the_gradient_is_the_difference_of_gradients():
 
 def test_synaptic_flow_is_conserved_and_in_closed_form():
   """R = 1' |A| |B| 1, and the sum of a layer's scores is R in every layer (theorem 1 of the paper)."""
-  (first, flow_a), (second, flow_b) = seen(lambda note: lambda weight, flow: note(weight, flow))
+  (first, flow_a), (second, flow_b) = seen('weight', 'flow')
   total = np.ones(4) @ np.abs(A) @ np.abs(B) @ np.ones(2)
   np.testing.assert_allclose(flow_a, np.outer(np.ones(4), np.abs(B) @ np.ones(2)), rtol=1e-5)
   for weight, flow in ((first, flow_a), (second, flow_b)):
@@ -140,8 +143,7 @@ def test_synaptic_flow_is_conserved_and_in_closed_form():
 
 
 def test_input_norms_and_the_inverse_hessian():
-  (norm_a, inverse_a), (norm_b, _) = seen(lambda note: lambda input_norm, inverse_hessian: note(
-    input_norm * jnp.ones((input_norm.shape[0], 1)), inverse_hessian) * jnp.ones((1, 3 if len(input_norm) == 4 else 2)))
+  (norm_a, inverse_a), (norm_b, _) = seen('input_norm', 'inverse_hessian')
   moment = np.asarray(X).T @ np.asarray(X) / len(X)
   np.testing.assert_allclose(norm_a[:, 0], np.sqrt(np.diag(moment)), rtol=1e-5)
   np.testing.assert_allclose(norm_b[:, 0], np.sqrt(((np.asarray(X) @ A) ** 2).mean(0)), rtol=1e-4)
@@ -182,8 +184,8 @@ def test_sums_over_the_steps_are_means_and_cost_nothing_where_no_criterion_asks(
   context = Context(layouts, ('a/kernel',))
   own = pruner(criteria.fisher).init(VARIABLES, context)
   for step in (1, 2, 3):
-    gradient = {'a/kernel': jnp.full((4, 3), float(step))}
-    own = pruner(criteria.fisher).update(VARIABLES, own, context._replace(step=step, gradients=lambda: gradient))
+    now = context._replace(step=step, gradients=lambda step=step: {'a/kernel': jnp.full((4, 3), float(step))})
+    own = pruner(criteria.fisher).update(VARIABLES, own, now)
   np.testing.assert_allclose(own.state['sums']['squared_gradient']['a/kernel'] / own.state['seen'], 14 / 3, rtol=1e-6)
   np.testing.assert_array_equal(own.state['masks']['a/kernel'].ravel(), np.abs(A).ravel() > np.sort(np.abs(A), None)[5])
   assert pruner(criteria.magnitude).init(VARIABLES, context).state['sums'] == {}

@@ -36,7 +36,7 @@ def test_wanda_prunes_each_output_by_weight_times_norm():
   score = np.abs(kernel(VARIABLES)) * np.sqrt((X**2).mean(0))[:, None]
   keep = score > np.sort(score, 0)[1]
   np.testing.assert_allclose(kernel(pruned), np.where(keep, kernel(VARIABLES), 0), rtol=1e-6)
-  assert pruned['params']['conv'] is VARIABLES['params']['conv']
+  assert pruned['params']['conv']['kernel'] is VARIABLES['params']['conv']['kernel']
 
 
 @pytest.mark.parametrize('name', METHODS)
@@ -94,7 +94,7 @@ def test_the_update_makes_the_error_of_the_output_smaller_than_the_mask_alone():
 @pytest.mark.parametrize('options, message', [
   ({}, 'one of sparsity and n_of_m'), ({'sparsity': 0.5, 'n_of_m': (2, 4)}, 'one of sparsity and n_of_m'),
   ({'sparsity': 50}, r'sparsity=50 is a ratio'),
-  ({'n_of_m': (2, 5)}, r"'fc/kernel': n_of_m=\(2, 5\): the layer has 8 inputs"),
+  ({'n_of_m': (2, 5)}, r"n_of_m=\(2, 5\): 'fc/kernel' has 8 inputs"),
   ({'sparsity': 0.5, 'paths': ('stem/.*',)}, "'stem/.*' matches no parameter"),
   ({'sparsity': 0.5, 'batches': []}, 'no batch'),
 ])

@@ -108,11 +108,12 @@ def test_trap_12_rigl_is_its_algorithm_in_numpy(params):
 @pytest.mark.parametrize('name', METHODS)
 def test_the_sparsity_of_each_layer_is_exact_at_all_times(name, params):
   method = METHODS[name]
-  for now, own, _, _ in train(method, params)[0:]:
+  history = train(method, params)
+  for _, own, _, _ in history:
     for path, mask in masks_of(method, own).items():
       assert mask.sum() == 32, path
   for path, mask in masks_of(method, own).items():
-    assert not np.asarray(trees.flatten(now)[path])[~mask].any()
+    assert not np.asarray(trees.flatten(history[-1][0])[path])[~mask].any()
 
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
@@ -150,7 +151,7 @@ def test_trap_13_straight_through_masks_come_from_weights_that_go_on_learning(pa
     criteria.magnitude, patterns.unstructured, budgets.uniform, schedules.periodic(SPARSITY, begin=0, end=100), every=2,
     straight_through=True)
   history = train(method, params)
-  for number, (now, own, slots, dense) in enumerate(history):
+  for number, (now, own, _, _) in enumerate(history):
     mask = np.asarray(own.state['masks']['a/kernel'])
     assert mask.sum() == 32
     view = np.asarray(method.view({'params': now}, own, None)['params']['a']['kernel'])
