@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,7 @@ def prune(
     grown = {
       group: [0 if growth is None or i == 0 else int(growth.at(int(step)) * (units[group] - table[group]))
               for i, (step, table) in enumerate(zip(moves, tables, strict=True))] for group in units}
-    state = {
+    state: dict[str, Any] = {
       'masks': {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves.items()},
       'steps': jnp.asarray(moves),
       'counts': {'|'.join(group): jnp.array([each[group] for each in tables], jnp.int32) for group in units},
@@ -114,8 +114,12 @@ def prune(
       return Own(state=state)
     if any(tables[0].values()):
       state = _accumulate(state, variables, context) if accumulated else state
+      def one(variables: Variables, masks: Leaves, count: Mapping[str, Array | int]) -> Leaves:
+        return _first(variables, {**state, 'masks': masks}, count, context, grids)
+
+      make = one if rounds == 1 else jax.jit(one)  # compiling pays from the second round on
       for count in _rounds(units, tables[0]):
-        state['masks'] = _first(variables, state, count, context, grids)
+        state = {**state, 'masks': make(variables, state['masks'], count)}
     return Own(state={**state, 'moved': jnp.ones((), jnp.int32)})
 
   def _counts(
