@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lightjax.core.typing import Array, Layout, Path
 
@@ -126,10 +127,19 @@ def lowest(scores: Mapping[Path, Array], pruned: Array | int) -> dict[Path, Arra
   Returns:
     Path to bool array of the scores' shape; their False entries number `pruned`.
   """
-  flat = jnp.concatenate([score.ravel() for score in scores.values()])
-  # One sort of the values and a count of the ties is cheaper than an argsort, and exact where many scores are equal.
-  threshold = jnp.sort(flat)[jnp.maximum(pruned - 1, 0)]
-  below, tied = flat < threshold, flat == threshold
+  flat = jnp.concatenate([score.ravel() for score in scores.values()]).astype(jnp.float32)
+  # Integers in the order of the floats; -0.0 and 0.0 are one. Even a NaN has a place, the last.
+  bits = lax.bitcast_convert_type(jnp.where(flat == 0, 0.0, flat), jnp.uint32)
+  keys = jnp.where(bits >> 31, ~bits, bits | jnp.uint32(1 << 31))
+
+  def set_bit(i: Array, threshold: Array) -> Array:
+    larger = threshold | (jnp.uint32(1 << 31) >> i.astype(jnp.uint32))
+    return jnp.where((keys < larger).sum() < pruned, larger, threshold)
+
+  # The `pruned`-th smallest key, bit by bit: 32 counts instead of a sort, which takes many times as long on a CPU and
+  # has to gather sharded scores.
+  threshold = lax.fori_loop(0, 32, set_bit, jnp.uint32(0))
+  below, tied = keys < threshold, keys == threshold
   keep = ~(below | (tied & (jnp.cumsum(tied) <= pruned - below.sum())))
   parts = jnp.split(keep, np.cumsum([score.size for score in scores.values()])[:-1])
   return {path: part.reshape(score.shape) for (path, score), part in zip(scores.items(), parts, strict=True)}
