@@ -43,11 +43,13 @@ class Program(NamedTuple):
     steps: of the whole run.
     epoch_steps: of an epoch.
     settled: first step after which no mask moves; a network is not judged the best before.
-    initial: (seed, start variables or None) -> the state before the first step.
+    initial: (seed, variables to train or None for new ones, variables that masks before training are ranked by or None
+      for the same) -> the state before the first step.
     advance: (state, key, batch, teacher) -> state; jitted.
     batches: (seed, first step) -> iterator of batches for `advance`.
     evaluate: (split, variables, own) -> {'accuracy', 'loss', 'examples'}.
     diagnose: (state, seed, failed step, gradient leaf) -> text.
+    normalize: images as stored -> inputs of the network, without augmentation.
     logits: (variables, own, images as stored) -> logits of the simulation.
     stored_logits: (artifact, images as stored) -> logits of the network that was stored.
   """
@@ -58,11 +60,12 @@ class Program(NamedTuple):
   steps: int
   epoch_steps: int
   settled: int
-  initial: Callable[[int, Variables | None], TrainState]
+  initial: Callable[[int, Variables | None, Variables | None], TrainState]
   advance: Callable[..., TrainState]
   batches: Callable[[int, int], Iterator[Any]]
   evaluate: Callable[[str, Variables, Own], dict[str, float]]
   diagnose: Callable[[TrainState, int, int, int], str]
+  normalize: Callable[[Array], Array]
   logits: Callable[[Variables, Own, Array], Array]
   stored_logits: Callable[[artifact.Stored, Array], Array]
 
@@ -123,12 +126,34 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
   def initialize(key: Array) -> Variables:
     return model.init(key, jnp.zeros((1, *info.shape), jnp.float32), train=False)
 
-  def initial(seed: int, start: Variables | None) -> TrainState:
+  @jax.jit
+  def first_loss(variables: Variables, images: Array, labels: Array) -> Array:
+    outputs = model.apply(
+      variables, images, train=True, mutable=[name for name in variables if name != 'params'],
+      rngs={'dropout': jax.random.key(0)})
+    return steps.cross_entropy(outputs[0], labels, config.label_smoothing).mean()
+
+  def own_of(seed: int, variables: Variables) -> Own:
+    key = rngs.fold(rngs.root(seed), 'transform')
+    if not config.compress.stages:
+      return specs.call(compressed.init, {'key': key}, variables, field='compress')
+    indices = [data.batch_indices(i, seed=seed, size=len(splits.train), batch_size=config.batch_size)
+               for i in range(config.criteria_batches)]
+    images, labels = splits.train.take(np.concatenate(indices))
+    inputs = normalize(jnp.asarray(images))
+
+    def loss(variables: Variables) -> Array:
+      return first_loss(variables, inputs, labels)
+
+    return specs.call(compressed.init, {'key': key, 'loss': loss, 'batch': (inputs,)}, variables, field='compress')
+
+  def initial(seed: int, start: Variables | None, ranked: Variables | None) -> TrainState:
     # A key of the `rbg` generator: with threefry, compiling `init` takes several times as long.
-    variables = initialize(jax.random.key(seed, impl='rbg'))
+    key = jax.random.key(seed, impl='rbg')
+    variables = initialize(rngs.fold(key, 'fresh') if config.start.rewind == 'fresh' else key)
     if start is not None:
       variables = starting.begin(start, variables, config.start.fresh)
-    own = specs.call(compressed.init, {'key': rngs.fold(rngs.root(seed), 'transform')}, variables, field='compress')
+    own = own_of(seed, variables if ranked is None else starting.begin(ranked, variables, config.start.fresh))
     return devices.replicate(states.create(variables, own, optimizer, averaged=config.average > 0), over)
 
   def diagnose(state: TrainState, seed: int, failed: int, leaf: int) -> str:
@@ -143,7 +168,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
 
   return Program(
     model, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
-    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, logits, stored_logits)
+    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
+    stored_logits)
 
 
 def network(config: ml_collections.ConfigDict, *, classes: int) -> nn.Module:

@@ -56,6 +56,7 @@ def default() -> ml_collections.ConfigDict:
 
   # Compression: the names of stages in order, each with a field of its name (see experiments/stages.py).
   config.compress = ml_collections.ConfigDict({'stages': ()})
+  config.criteria_batches = 1  # first batches of the run, which criteria see that prune before training
 
   # Another run that this one starts from, or is taught by: a config file and pairs (field, value) over it. It has this
   # run's seed, and is trained first where it does not exist yet.
@@ -63,6 +64,9 @@ def default() -> ml_collections.ConfigDict:
     'config': '', 'overrides': (),
     'weights': '',  # or a folder of experiments.import_weights or of a finished run; its content enters the identity
     'fresh': (),  # patterns of paths that keep their own initialization: ('classifier/.*',) for other classes
+    # Masks made before training are always ranked by that run's last weights. Trained are those ('last'), or the
+    # weights that its chain of runs began with ('0') or had after so many steps ('500'), or new random ones ('fresh').
+    'rewind': 'last',
   })
   config.distill = ml_collections.ConfigDict({
     'config': '', 'overrides': (),  # the teacher

@@ -24,19 +24,27 @@ class Run(NamedTuple):
 
 def prune(
   run: Run, *, criterion: str, sparsity: float, budget: str, begin: float, end: float, every: int,
-  pattern: str = 'unstructured',
+  pattern: str = 'unstructured', schedule: str = 'cubic', first: str = '', grow: str = '', fraction: float = 0.3,
+  straight_through: bool = False, rounds: int = 1,
 ) -> Transform:
-  """Pruning on a cubic schedule, or at one step where `begin` equals `end`.
+  """Pruning: while the network trains, at one step where `begin` equals `end`, before training where both are 0.
 
   Args:
     run: its length.
     criterion: a name of lightjax.prune.criteria, or 'my_file:my_criterion'.
-    sparsity: final ratio of zeros, 0..1.
-    budget: a name of lightjax.prune.budgets.
-    begin: when pruning begins, as a fraction of the run.
-    end: when the final sparsity is reached, likewise.
-    every: steps between two moves of the mask.
-    pattern: a name of lightjax.prune.patterns.
+    sparsity: final ratio of zeros, 0..1 (of MACs with the budget 'equal_macs(...)').
+    budget: a name of lightjax.prune.budgets, with arguments where it takes some: 'equal_macs(erk)',
+      'by_path((("fc1/kernel", 0.9), (".*", 0.5)))'.
+    begin: when the masks first move, as a fraction of the run.
+    end: when they last move, likewise.
+    every: steps between two moves; the length of a phase of 'alternating'.
+    pattern: a name of lightjax.prune.patterns, likewise: 'n_of_m(2, 4)'.
+    schedule: a name of lightjax.core.schedules: 'cubic' from 0 to the sparsity, 'periodic' or 'alternating' at it.
+    first: criterion of the first move; '' for `criterion`.
+    grow: criterion by which others grow at each later move (RigL: gradient_magnitude, SET: random); '' for none.
+    fraction: of the kept weights that a move exchanges at first, 0..1; it falls to 0 at `end`.
+    straight_through: pruned weights keep their values and go on learning.
+    rounds: rounds of a move before training.
   Returns:
     The transform.
   """
@@ -44,16 +52,22 @@ def prune(
     raise ValueError(f'begin={begin} and end={end} are fractions of the run, 0 <= begin <= end <= 1.')
   if not 0.0 <= sparsity <= 1.0:
     raise ValueError(f'sparsity={sparsity} is a ratio 0..1.')
-  first, last = round(begin * run.steps), round(end * run.steps)
-  schedule = (
-    schedules.one_shot(sparsity, begin=first) if first == last
-    else schedules.cubic(0.0, sparsity, begin=first, end=last)
-  )
+  first_step, last_step = round(begin * run.steps), round(end * run.steps)
+  name = 'one_shot' if first_step == last_step else schedule
+  follow = specs.call(
+    specs.resolve(name, schedules, field='schedule'), {}, field=f'schedule={name}', initial=0.0, final=sparsity,
+    value=sparsity, begin=first_step, end=last_step, every=every)
+
+  def criterion_named(text: str, field: str) -> Any:
+    return specs.resolve(text, criteria, field=field) if text else None
+
+  growing = criterion_named(grow, 'grow')
   return pruning.prune(
     specs.resolve(criterion, criteria, field='criterion'),
-    specs.resolve(pattern, patterns, field='pattern'),
-    specs.resolve(budget, budgets, field='budget'),
-    schedule, every=every)
+    specs.resolve_call(pattern, patterns, field='pattern'),
+    specs.resolve_call(budget, budgets, field='budget'),
+    follow, every=every, first=criterion_named(first, 'first'), straight_through=straight_through, rounds=rounds,
+    growth=growing and pruning.Growth(growing, fraction, last_step))
 
 
 def weights(run: Run, *, bits: int, per_channel: bool = True) -> Transform:

@@ -1,6 +1,7 @@
 """Training of one unit in its folder: resume, train, evaluate, store, measure."""
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import pathlib
@@ -44,15 +45,16 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   progress({'step': 0, 'steps': 1, 'phase': 'building'})
   health.check_compiler()
   start = unit.prerequisites(config).get('start')
-  begun = _imported(config) if start is None else program(start).initial(config.seed, None).variables()
-  program(config).initial(config.seed, begun)
+  begun = _imported(config) if start is None else program(start).initial(config.seed, None, None).variables()
+  _rewind_step(config)
+  program(config).initial(config.seed, begun, None)
 
 
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
   """(variables, own) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
   built = program(config)
-  state = built.initial(config.seed, None)
+  state = built.initial(config.seed, None, None)
   found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
   if found is None or found[0] != built.steps:
     raise OSError(f'{place} holds no sound checkpoint of the last step; remove {place.parent} to train it again')
@@ -92,11 +94,10 @@ def train(
   built = program(config)
   _keep_topology(folder, built)
   needed = unit.prerequisites(config)
-  start = finished(needed['start'])[0] if 'start' in needed else _imported(config)
   teacher = finished(needed['teacher']) if 'teacher' in needed else None
   teacher = None if teacher is None else devices.replicate(teacher, built.mesh)
 
-  state = built.initial(config.seed, start)
+  state = built.initial(config.seed, *_beginning(config, finished))
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   best = _snapshot(state)
   about: dict[str, Any] = {'seconds': 0.0, 'lines': 0, 'best_accuracy': -1.0, 'best_epoch': 0}
@@ -155,6 +156,47 @@ def train(
   return _figures(config, built, folder, state, best, about, clock.seconds)
 
 
+def _beginning(
+  config: ml_collections.ConfigDict, finished: Finished
+) -> tuple[Variables | None, Variables | None]:
+  """What a unit trains, and what ranks its masks before training; None for new weights, and for the same."""
+  parent = unit.prerequisites(config).get('start')
+  if parent is None:
+    return _imported(config), None
+  last = finished(parent)[0]
+  step = _rewind_step(config)
+  if step is None:
+    return (None if config.start.rewind == 'fresh' else last), last
+  return _weights_after(step, parent, finished), last
+
+
+def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finished) -> Variables:
+  """The weights that a unit's chain of rewound runs had after a step of its first run: its steps are taken again.
+
+  A run's steps are a function of its config, so that the weights are the same bits, and nothing has to be kept.
+  """
+  while config.start.config and _rewind_step(config) is not None:
+    config = unit.prerequisites(config)['start']
+  built = program(config)
+  if step > built.steps:
+    raise specs.SpecError(f"start.rewind='{step}': the run to start from has {built.steps} steps only.")
+  needed = unit.prerequisites(config)
+  teacher = devices.replicate(finished(needed['teacher']), built.mesh) if 'teacher' in needed else None
+  state = built.initial(config.seed, *_beginning(config, finished))
+  key = devices.replicate(rngs.root(config.seed), built.mesh)
+  for batch in itertools.islice(built.batches(config.seed, 0), step):
+    state = built.advance(state, key, batch, teacher)
+  return {**state.collections, 'params': state.params}
+
+
+def _rewind_step(config: ml_collections.ConfigDict) -> int | None:
+  """The step that a run's weights are rewound to; None where they are not."""
+  rewind = config.start.rewind
+  if rewind not in ('last', 'fresh') and not rewind.isdecimal():
+    raise specs.SpecError(f"start.rewind={rewind!r} is none of 'last', 'fresh' and a number of steps such as '0'.")
+  return int(rewind) if rewind.isdecimal() else None
+
+
 def _figures(
   config: ml_collections.ConfigDict, built: Program, folder: pathlib.Path, state: TrainState, best: PyTree,
   about: dict[str, Any], seconds: float,
@@ -176,10 +218,15 @@ def _figures(
   difference = _compare_with_stored(built, path, variables, own)
   counts = measure.count(built.network, built.splits.info.shape)
   layers = measure.layers(view, encoded)
+  dense_macs = sum(layout.macs for layout in built.compressed.layouts.values())
+  left = sum(built.compressed.layouts[layer.path].macs * layer.density
+             for layer in layers if layer.path in built.compressed.layouts)
   return {
     'metrics': figures | {
       'params': counts.params, 'nonzeros': sum(layer.nonzeros for layer in layers), 'macs': counts.macs,
-      'bytes': stored.total, 'seconds': round(seconds, 3), 'stored/logit difference': difference,
+      # Multiply-adds with weights that are not zero, if a machine could leave out the others.
+      'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
+      'seconds': round(seconds, 3), 'stored/logit difference': difference,
     },
     'layers': [layer._asdict() for layer in layers],
     'versions': devices.versions(),

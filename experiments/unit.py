@@ -68,6 +68,8 @@ def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
     essence['start'] = starting.digest(pathlib.Path(config.start.weights))
   if config.start.fresh:
     essence['fresh'] = list(config.start.fresh)
+  if config.start.config and config.start.rewind != 'last':
+    essence['start'] = {'unit': essence['start'], 'rewind': config.start.rewind}
   if config.distill.config:
     essence['distill'] = {
       'loss': config.distill.loss, 'weight': config.distill.weight,
@@ -231,7 +233,8 @@ def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
     if unused or field in ('name', 'data.dir', 'start.config', 'start.weights', 'distill.config'):
       continue
     for name in value if isinstance(value, tuple | list) else (value,):
-      module, _, attribute = name.partition(':') if isinstance(name, str) else ('', '', '')
+      name = name.partition('(')[0] if isinstance(name, str) else ''  # 'my_file:my_pattern(2)'
+      module, _, attribute = name.partition(':')
       if module.replace('.', '').isidentifier() and attribute.isidentifier():
         function = specs.resolve(name, configuration, field=field)  # 'module:function' needs no namespace
         own[name] = specs.source_digest(name, function)

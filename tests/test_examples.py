@@ -40,7 +40,7 @@ def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
   (tmp_path / 'my_criteria.py').write_text(criterion)
   (tmp_path / 'my_table.py').write_text(table)
   (tmp_path / 'my_stage.py').write_text(stage)
-  one_run, whole_table = blocks('WORKSPACE.md', 'sh')
+  one_run, whole_table, scan = blocks('WORKSPACE.md', 'sh')
   config = INSTALLED / 'experiments' / 'configs' / 'lenet300.py'
   command = one_run.replace('experiments/configs/lenet300.py', str(config))
   command = command.replace('PYTHONPATH=. python', sys.executable)
@@ -49,3 +49,5 @@ def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
   run(['bash', '-c', whole_table.replace('PYTHONPATH=. python', sys.executable).strip() + ' --smoke'], tmp_path)
   page = (tmp_path / 'runs' / 'tables' / 'my_table-smoke' / 'table.md').read_text()
   assert 'my_criteria:squared_saliency' in page and 'magnitude' in page
+  scan = scan.replace('experiments/configs/lenet300.py', str(config)).replace('python', sys.executable, 1)
+  assert 'ratios.json' in run(['bash', '-c', f'{scan.strip()} --smoke'], tmp_path)

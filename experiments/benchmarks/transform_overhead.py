@@ -1,7 +1,8 @@
-"""What a transform costs: training step of ResNet-20 plain, pruned, and quantized, side by side in one run.
+"""What a transform costs: training step of ResNet-20 plain, pruned, sparse, and quantized, side by side in one run.
 
 The steps take turns, so that whatever else the machine does falls on all of them; figures are medians of wall time,
-and the ratios are to the plain step of the same round.
+and the ratios are to the plain step of the same round. A method whose mask moves every so often is timed twice, with
+steps that move it and steps that do not; its ratio is that of a step with its share of a move.
 
 Example:
   python -m experiments.benchmarks.transform_overhead --rounds=30
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import jax
 from absl import flags
@@ -29,18 +31,37 @@ _DEVICES = flags.DEFINE_integer('devices', 1, 'Virtual CPU devices that share a 
 _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the figures to.')
 
 
+EVERY = {'cubic pruning': 20, 'RigL': 100}  # steps between two moves of the mask; RigL's is the paper's
+LAST = 100_000
+
+
 def methods() -> dict[str, Transform]:
-  """What is compared: the mask moves in every twentieth step, so that its cost is in the figures."""
-  cubic = schedules.cubic(0.0, 0.9, begin=0, end=100_000)
-  pruning = prune.prune(
-    prune.criteria.magnitude, prune.patterns.unstructured, prune.budgets.global_, cubic, every=20)
-  int8 = where((('.*', chain(quantize.weights(bits=8), quantize.activations(bits=8))),), skip=('not_kernel',))
+  """What is compared; '..., moving' moves its mask in every step."""
+
+  def cubic(every: int) -> Transform:
+    schedule = schedules.cubic(0.0, 0.9, begin=0, end=LAST)
+    return everywhere(prune.prune(
+      prune.criteria.magnitude, prune.patterns.unstructured, prune.budgets.global_, schedule, every=every))
+
+  def rigl(every: int) -> Transform:
+    return everywhere(prune.prune(
+      prune.criteria.magnitude, prune.patterns.unstructured, prune.budgets.erk,
+      schedules.periodic(0.9, begin=0, end=LAST), every=every, first=prune.criteria.random,
+      growth=prune.Growth(prune.criteria.gradient_magnitude, 0.3, LAST)))
+
+  int8 = everywhere(chain(quantize.weights(bits=8), quantize.activations(bits=8)))
   return {
     'plain': chain(),
-    'cubic pruning': where((('.*', pruning),), skip=('not_kernel',)),
+    'cubic pruning': cubic(LAST), 'cubic pruning, moving': cubic(1),
+    'RigL': rigl(LAST), 'RigL, moving': rigl(1),
     'W8A8 QAT': int8,
-    'cubic pruning + W8A8 QAT': chain(where((('.*', pruning),), skip=('not_kernel',)), int8),
+    'cubic pruning + W8A8 QAT': chain(cubic(EVERY['cubic pruning']), int8),
   }
+
+
+def everywhere(method: Transform) -> Transform:
+  """The method on every kernel."""
+  return where((('.*', method),), skip=('not_kernel',))
 
 
 def main() -> int:
@@ -59,15 +80,31 @@ def main() -> int:
       take()
       seconds[name].append(time.perf_counter() - began)
   plain = seconds['plain']
-  rows = []
+  rows: list[dict[str, Any]] = []
   print(f'{_MODEL.value}, batch {_BATCH.value}, {_SIZE.value}x{_SIZE.value}, {_ROUNDS.value} rounds')
   for name, each in seconds.items():
-    ratio = statistics.median(one / base for one, base in zip(each, plain, strict=True))
-    rows.append({'method': name, 'ms': 1e3 * statistics.median(each), 'ratio': ratio})
-    print(f'{name:>26}  {rows[-1]["ms"]:8.1f} ms  {ratio:.2f} x plain')
+    if name.endswith(', moving'):
+      continue
+    ratios, milliseconds = _medians(each, plain)
+    row = {'method': name, 'ms': milliseconds, 'ratio': ratios}
+    if name in EVERY:
+      moving_ratio, moving = _medians(seconds[f'{name}, moving'], plain)
+      share = 1 / EVERY[name]
+      row |= {
+        'ms': (1 - share) * milliseconds + share * moving, 'ratio': (1 - share) * ratios + share * moving_ratio,
+        'every': EVERY[name], 'moving ratio': moving_ratio}
+    rows.append(row)
+    more = f', {row["moving ratio"]:.2f} in a step that moves the mask, every {row["every"]}' if name in EVERY else ''
+    print(f'{name:>26}  {row["ms"]:8.1f} ms  {row["ratio"]:.2f} x plain{more}')
   if _OUTPUT.value:
     steps.write(_OUTPUT.value, rows, model=_MODEL.value)
   return 0
+
+
+def _medians(seconds: list[float], plain: list[float]) -> tuple[float, float]:
+  """(ratio to the plain step of the same round, milliseconds)."""
+  ratio = statistics.median(one / base for one, base in zip(seconds, plain, strict=True))
+  return ratio, 1e3 * statistics.median(seconds)
 
 
 if __name__ == '__main__':

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+__all__ = ['Schedule', 'alternating', 'constant', 'cubic', 'from_optax', 'one_shot', 'periodic']
+
 
 class Schedule(NamedTuple):
   """A number over the steps `begin`..`end`; before `begin` it does not act, after `end` it stays.
@@ -66,6 +68,41 @@ def cubic(initial: float, final: float, *, begin: int, end: int) -> Schedule:
     return final + (initial - final) * left**3
 
   return Schedule(value, begin, end)
+
+
+def periodic(value: float, *, begin: int, end: int) -> Schedule:
+  """The same number from `begin` to `end`: a follower acts again every so often, as sparse training does.
+
+  Raises:
+    ValueError: `end` lies before `begin`.
+  """
+  if end < begin:
+    raise ValueError(f'periodic: end={end} lies before begin={begin}.')
+  return Schedule(lambda step: value, begin, end)
+
+
+def alternating(value: float, *, begin: int, end: int, every: int) -> Schedule:
+  """Phases of `every` steps in which the number is `value` and 0 in turn, from `begin` on; from `end` on it is `value`.
+
+  Args:
+    value: of the odd phases, the first of which starts at `begin` (sparsity, ratio 0..1).
+    begin: first step of the first phase; dense before.
+    end: first step of the last phase.
+    every: length of a phase, steps.
+  Returns:
+    The schedule; whoever follows it acts every `every` steps.
+  Raises:
+    ValueError: `end` lies before `begin`.
+  Example:
+    >>> schedule = alternating(0.9, begin=10, end=40, every=10)
+    >>> [schedule.value(step) for step in schedule.steps(10)]
+    [0.9, 0.0, 0.9, 0.9]
+
+  Source: Peste et al. 2021 (AC/DC), arXiv:2106.12379, algorithm 1.
+  """
+  if end < begin:
+    raise ValueError(f'alternating: end={end} lies before begin={begin}.')
+  return Schedule(lambda step: value if step >= end or (step - begin) // every % 2 == 0 else 0.0, begin, end)
 
 
 def from_optax(schedule: Callable[[Any], Any], *, begin: int, end: int) -> Schedule:

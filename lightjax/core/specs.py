@@ -5,6 +5,7 @@ own.
 """
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import inspect
@@ -61,6 +62,46 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
       "your own is named 'module:function'."
     )
   return getattr(namespace, name)
+
+
+def resolve_call(text: str, namespace: types.ModuleType, *, field: str) -> Any:
+  """What a config means by a name with or without arguments.
+
+  Args:
+    text: 'name' for the function itself, 'name(2, axis=-1)' for what it returns; an argument is a Python literal, or
+      again a name or a call of the namespace.
+    namespace: as for `resolve`.
+    field: the config field, for messages.
+  Returns:
+    The function, or its result.
+  Raises:
+    SpecError: as `resolve`, or arguments that are none or that the function refuses.
+  Example:
+    >>> from lightjax.core import schedules
+    >>> resolve_call('constant(0.5)', schedules, field='schedule').value(3)
+    0.5
+  """
+  if '(' not in text:
+    return resolve(text, namespace, field=field)
+  name, _, rest = text.partition('(')
+  function = resolve(name.strip(), namespace, field=field)
+
+  def value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Name | ast.Call):
+      return resolve_call(ast.unparse(node), namespace, field=field)
+    return ast.literal_eval(node)
+
+  try:
+    call_ = ast.parse(f'_({rest}', mode='eval').body
+    if not isinstance(call_, ast.Call):
+      raise ValueError('not a call')
+    positional = [value(node) for node in call_.args]
+    named = {str(each.arg): value(each.value) for each in call_.keywords}
+  except SpecError:
+    raise
+  except (ValueError, SyntaxError) as error:
+    raise SpecError(f'{field}={text!r}: arguments are Python literals, name(2, axis=-1) ({error}).') from error
+  return call(function, named, *positional, field=f'{field}={text}')
 
 
 def check(function: Callable[..., Any], fields: Mapping[str, Any], given: int, *, field: str) -> None:

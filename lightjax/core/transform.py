@@ -35,7 +35,9 @@ class Context(NamedTuple):
     step: training steps completed, int32 scalar.
     key: PRNG key of this step and stage.
     gradients: () -> path to the dense gradient of the loss at the final view.
-    loss: variables -> mean loss on the step's batch, with the variables taken as they are (no view).
+    loss: variables -> mean loss on the step's batch in training mode, with the variables taken as they are (no view).
+    apply: (variables, *inputs) -> outputs in evaluation mode, likewise without a view.
+    batch: the inputs of the step, a tuple; before training arrays or only their shapes.
     observed: what this transform's interception wrote in the step's forward pass.
     modules: the trace that interception needs at init: (interceptor, collections) -> None, one abstract forward pass
       under the interceptor, with linen collections beside the variables.
@@ -46,6 +48,8 @@ class Context(NamedTuple):
   key: Array | None = None
   gradients: Callable[[], Leaves] | None = None
   loss: Callable[[Variables], Array] | None = None
+  apply: Callable[..., Any] | None = None
+  batch: tuple[Any, ...] | None = None
   observed: PyTree = None
   modules: Callable[[Callable[..., Any], Mapping[str, Any]], None] | None = None
 
@@ -94,8 +98,9 @@ class Transform(NamedTuple):
     view: (variables, own, key) -> variables: what the forward pass sees; pure, differentiable, same tree and shapes.
     update: (variables, own, context) -> own: masks, ranges and schedules move here, at the stage's own input.
     project: (variables, own) -> variables: after the optimizer's step; pruned weights stay exactly zero.
-    support: own -> path to bool mask: the entries that may be non-zero. The trainer masks the optimizer's slots and the
-      averaged params with it, so that a weight that grows back starts afresh under any optimizer.
+    support: own -> path to bool mask (or a scalar True): the entries of the params that may be non-zero. The trainer
+      masks the optimizer's slots and the averaged params with it, so that a weight that grows back starts afresh under
+      any optimizer.
     intercept: (own, train) -> Interception, or a tuple of such, or None.
     finalize: (variables, own) -> Encoded: what is stored; every figure on sizes is computed from it.
     describe: (variables, context) -> which parameters it takes, and why.

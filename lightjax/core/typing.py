@@ -20,10 +20,14 @@ class Layout(NamedTuple):
     kind: 'conv' or 'dense'.
     output_axes: axes of the stored parameter that index output channels (HWIO: `(3,)`, OIHW: `(0,)`).
     order: position of the operation in the forward pass; the first is 0.
+    input_axes: axes that are summed over and index input channels.
+    macs: multiply-adds of one example with this kernel, over all of its uses.
   """
   kind: str
   output_axes: tuple[int, ...]
   order: int
+  input_axes: tuple[int, ...] = ()
+  macs: int = 0
 
   def reduced_axes(self, rank: int) -> tuple[int, ...]:
     """All axes but the output channels: what a statistic per channel reduces over."""

@@ -118,7 +118,9 @@ def layouts(network: Trace) -> dict[Path, Layout]:
   found: dict[Path, Layout] = {}
   for order, operation in enumerate(network.operations):
     if operation.parameter is not None:
-      found.setdefault(operation.parameter, Layout(operation.kind, operation.output_axes, order))
+      first = found.setdefault(
+          operation.parameter, Layout(operation.kind, operation.output_axes, order, operation.input_axes))
+      found[operation.parameter] = first._replace(macs=first.macs + operation.macs)
   return found
 
 

@@ -1,5 +1,16 @@
-"""Pruning from four orthogonal pieces: a criterion, a pattern, a budget and a schedule."""
-from lightjax.prune import budgets, criteria, patterns
-from lightjax.prune.transforms import prune
+"""Pruning from orthogonal pieces: a criterion, a pattern, a budget, a schedule, and what grows again.
 
-__all__ = ['budgets', 'criteria', 'patterns', 'prune']
+  gradual magnitude   prune(criteria.magnitude, patterns.unstructured, budgets.uniform, schedules.cubic(...), every=100)
+  SNIP                prune(criteria.snip, patterns.unstructured, budgets.global_, schedules.constant(0.9), every=1)
+  SynFlow             the same with criteria.synflow, rounds=100
+  static random       prune(criteria.random, patterns.unstructured, budgets.erk, schedules.constant(0.9), every=1)
+  SET                 prune(criteria.magnitude, ..., schedules.periodic(0.9, begin=0, end=end), every=100,
+                        first=criteria.random, growth=Growth(criteria.random, 0.3, end))
+  RigL                the same with Growth(criteria.gradient_magnitude, 0.3, end)
+  straight-through    prune(criteria.magnitude, ..., schedules.periodic(0.9, ...), every=1, straight_through=True)
+  AC/DC               prune(criteria.magnitude, ..., schedules.alternating(0.9, begin, end, every=500), every=500)
+"""
+from lightjax.prune import budgets, calibration, criteria, patterns, post_training
+from lightjax.prune.transforms import Growth, prune
+
+__all__ = ['Growth', 'budgets', 'calibration', 'criteria', 'patterns', 'post_training', 'prune']

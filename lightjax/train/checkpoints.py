@@ -3,6 +3,7 @@
 A checkpoint is a folder `step_00000123` with orbax's files and `manifest.json`: the size and SHA-256 of each file, and
 the shape and dtype of each array. It is written under another name and renamed when it is complete, so that a
 half-written one is never taken for a checkpoint. orbax restores a flipped byte without notice; the manifest does not.
+Bool arrays (masks) are stored as bits.
 """
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ def save(
   partial, final = folder / f'{_PARTIAL}{step:08d}', folder / f'{_PREFIX}{step:08d}'
   _remove_partial(folder)
   # orbax refuses arrays without entries; their shape in the manifest says all that there is to say.
-  arrays = {f'{i:05d}': np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
+  arrays = {f'{i:05d}': _packed(np.asarray(leaf)) for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
   try:
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save((partial / 'arrays').absolute(), arrays)  # orbax takes no relative path
@@ -127,12 +128,13 @@ def restore(folder: pathlib.Path, step: int, like: PyTree) -> PyTree:
       f'{folder}: step {step} was written for another structure: {name} is {there.get(name, "missing")} there and '
       f'{wanted.get(name, "missing")} here; go on with the code that wrote it, or remove the folder.')
   leaves, structure = jax.tree.flatten(like)
-  target = {f'{i:05d}': np.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
+  target = {f'{i:05d}': _packed(np.zeros(leaf.shape, leaf.dtype)) for i, leaf in enumerate(leaves)}
   empty = {name: array for name, array in target.items() if not array.size}
   with ocp.StandardCheckpointer() as checkpointer:
     place = (folder / f'{_PREFIX}{step:08d}' / 'arrays').absolute()
     stored = empty | checkpointer.restore(place, {name: target[name] for name in target.keys() - empty.keys()})
-  return jax.tree.unflatten(structure, [stored[name] for name in sorted(stored)])
+  return jax.tree.unflatten(
+    structure, [_unpacked(stored[name], leaf) for name, leaf in zip(sorted(stored), leaves, strict=True)])
 
 
 def latest(folder: pathlib.Path, like: PyTree) -> tuple[int, PyTree] | None:
@@ -156,10 +158,23 @@ def latest(folder: pathlib.Path, like: PyTree) -> tuple[int, PyTree] | None:
   return None
 
 
+def _packed(array: np.ndarray) -> np.ndarray:
+  """A bool array as bits, eight to a byte; any other as it is."""
+  return np.packbits(array) if array.dtype == bool else array
+
+
+def _unpacked(stored: np.ndarray, like: Any) -> np.ndarray:
+  if like.dtype != bool:
+    return stored
+  return np.unpackbits(np.asarray(stored), count=like.size).astype(bool).reshape(like.shape)
+
+
 def _describe(tree: PyTree) -> dict[str, str]:
-  """Key path to 'dtype[shape]', in the tree's order."""
+  """Key path to 'dtype[shape]', in the tree's order; bool arrays are 'bits'."""
   leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {jax.tree_util.keystr(path): f'{np.dtype(leaf.dtype)}{list(leaf.shape)}' for path, leaf in leaves}
+  return {
+    jax.tree_util.keystr(path): f'{"bits" if leaf.dtype == bool else np.dtype(leaf.dtype)}{list(leaf.shape)}'
+    for path, leaf in leaves}
 
 
 def _digest(path: pathlib.Path) -> list[Any]:

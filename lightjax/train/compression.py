@@ -33,21 +33,43 @@ class Compressed(NamedTuple):
     model: a linen module, or a pure `apply(variables, *inputs)` (NNX after `nnx.split`, Equinox after `partition`).
     transform: what compresses it.
     layouts: path to how the network uses that kernel.
+    evaluate: (variables, *inputs) -> outputs of the uncompressed network in evaluation mode.
+    inputs: shapes of an example batch.
     modules: one abstract forward pass under an interceptor, with collections beside the variables; a ValueError where
       the network is no linen module.
   """
   model: nn.Module | Callable[..., Any]
   transform: Transform
   layouts: Mapping[Path, Layout]
+  evaluate: Callable[..., Any]
+  inputs: tuple[Any, ...]
   modules: Callable[[Callable[..., Any], Mapping[str, Any]], None]
 
   def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
     """The network itself, uncompressed."""
     return _apply(self.model)(variables, *inputs, **call)
 
-  def init(self, variables: Variables, *, key: Array | None = None) -> Own:
-    """What the transform owns before the first step, for these variables."""
-    return self.transform.init(variables, Context(self.layouts, key=key, modules=self.modules))
+  def init(
+    self,
+    variables: Variables,
+    *,
+    key: Array | None = None,
+    loss: Callable[[Variables], Array] | None = None,
+    batch: tuple[Any, ...] | None = None,
+  ) -> Own:
+    """What the transform owns before the first step, for these variables.
+
+    Args:
+      variables: the network's own.
+      key: PRNG key, for what starts from noise.
+      loss: variables -> mean loss on a batch, for pruning at initialization by gradients.
+      batch: the inputs of that batch, for criteria that look at activations.
+    Returns:
+      Trainables and state.
+    """
+    return self.transform.init(variables, Context(
+      self.layouts, key=key, loss=loss, apply=self.evaluate, batch=self.inputs if batch is None else batch,
+      modules=self.modules))
 
   def table(self, variables: Variables) -> str:
     """Which rule took which parameter, as text."""
@@ -108,6 +130,7 @@ class Compressed(NamedTuple):
     observed: PyTree = None,
     gradients: Any = None,
     loss: Callable[[Variables], Array] | None = None,
+    batch: tuple[Any, ...] | None = None,
   ) -> tuple[Variables, Own, PyTree]:
     """Move masks, ranges and schedules after the optimizer's step, and make pruned weights exactly zero again.
 
@@ -121,11 +144,13 @@ class Compressed(NamedTuple):
       observed: second result of `apply(..., observe=True)`.
       gradients: tree of the dense gradients at the view, for criteria that ask for them.
       loss: variables -> mean loss on the batch, for criteria that ask for it.
+      batch: the network's inputs in this step, for criteria that look at activations.
     Returns:
       (variables, own, opt_state), all of the given structure.
     """
     context = Context(
-      self.layouts, step=step, key=key, observed=observed, loss=loss,
+      self.layouts, step=step, key=key, observed=observed, loss=loss, apply=self.evaluate,
+      batch=self.inputs if batch is None else batch,
       gradients=None if gradients is None else lambda: trees.flatten(gradients),
     )
     own = self.transform.update(variables, own, context)
@@ -164,6 +189,7 @@ def compress(
   method: Transform,
   *inputs: Any,
   key: Array | None = None,
+  loss: Callable[[Variables], Array] | None = None,
   **call: Any,
 ) -> tuple[Compressed, Own]:
   """Put a network under a transform, and print which rule took which parameter.
@@ -172,8 +198,10 @@ def compress(
     model: a linen module or a pure `apply(variables, *inputs)`.
     variables: its variables, trained or fresh.
     method: `prune(...)`, `chain(...)`, `where(...)`; any Transform.
-    *inputs: one example batch, arrays or `jax.ShapeDtypeStruct`s; only shapes matter.
+    *inputs: one example batch, arrays or `jax.ShapeDtypeStruct`s; only shapes matter, but for pruning before training
+      by what the activations are.
     key: PRNG key for transforms that start from noise.
+    loss: variables -> mean loss on a batch, for pruning before training by gradients (SNIP, GraSP).
     **call: what an evaluation pass needs beside the inputs, `train=False` say.
   Returns:
     (the compressed network, what its transform owns).
@@ -181,7 +209,7 @@ def compress(
     ValueError: a rule that matches nothing, a stage that loses an earlier one's zeros, a layer out of reach.
   """
   compressed = bind(model, variables, method, *inputs, **call)
-  own = compressed.init(variables, key=key)
+  own = compressed.init(variables, key=key, loss=loss, batch=inputs)
   print(compressed.table(variables))
   return compressed, own
 
@@ -204,7 +232,8 @@ def bind(
       jax.eval_shape(lambda *arguments: forward(*arguments), {**variables, **collections}, *inputs)
 
   layouts = graph.layouts(graph.trace(forward, variables, *inputs))
-  return Compressed(model, method, layouts, modules)
+  shapes = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), inputs)
+  return Compressed(model, method, layouts, forward, shapes, modules)
 
 
 def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks: PyTree) -> PyTree:

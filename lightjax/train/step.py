@@ -90,12 +90,16 @@ def training_step(
     collections = {**state.collections, **mutated}
 
     def loss_of(variables: Variables) -> Array:
-      return cross_entropy(compressed.forward(variables, inputs), labels, label_smoothing).mean()
+      # In training mode, as the gradients are: at initialization the running statistics say nothing.
+      logits, _ = compressed.forward(
+        variables, inputs, train=True, mutable=list(collections), rngs={'dropout': rngs.fold(key, 'dropout')})
+      return cross_entropy(logits, labels, label_smoothing).mean()
 
     # The optimizer's slots are masked over both trees, the averaged params over their own.
     variables, own, _ = compressed.update(
       {**collections, 'params': trained['params']}, state.own._replace(trainable=trained['transform']),
-      step=state.step + 1, key=rngs.fold(key, 'update'), observed=observed, gradients=at_view, loss=loss_of)
+      step=state.step + 1, key=rngs.fold(key, 'update'), observed=observed, gradients=at_view, loss=loss_of,
+      batch=(inputs,))
     params = variables['params']
     opt_state = compressed.mask_optimizer(optimizer, opt_state, params, own)
     averaged = state.average

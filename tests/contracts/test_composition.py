@@ -1,4 +1,5 @@
 """Every criterion with every pattern and budget, every integer grid, and what chains of them must keep."""
+import inspect
 import itertools
 
 import flax.linen as nn
@@ -37,10 +38,25 @@ SIZES = {path: leaf.size for path, leaf in trees.flatten(VARIABLES).items()
          if path in ('depthwise/kernel', 'pointwise/kernel', 'fc/kernel')}
 
 
-def pruner(criterion='magnitude', pattern='unstructured', budget='uniform'):
-  pieces = (getattr(namespace, name) for namespace, name in
-            ((criteria, criterion), (patterns, pattern), (budgets, budget)))
-  return prune.prune(*pieces, schedules.cubic(0.0, 0.5, begin=1, end=3), every=1)
+# Arguments of what is no piece by itself but makes one.
+ARGUMENTS = {
+  'n_of_m': dict(n=1, m=2, axis=-1), 'block': dict(rows=1, columns=2), 'by_path': dict(ratios=(('.*', 1.0),)),
+  'equal_macs': dict(budget=budgets.erk)}
+
+
+def piece(namespace, name):
+  each = getattr(namespace, name)
+  return each(**ARGUMENTS[name]) if name in ARGUMENTS else each
+
+
+def names(namespace):
+  return [name for name in namespace.__all__ if not inspect.isclass(getattr(namespace, name))]
+
+
+def pruner(criterion='magnitude', pattern='unstructured', budget='uniform', sparsity=0.5):
+  pieces = ((criteria, criterion), (patterns, pattern), (budgets, budget))
+  schedule = schedules.cubic(0.0, sparsity, begin=1, end=3)
+  return prune.prune(*(piece(*each) for each in pieces), schedule, every=1)
 
 
 def shifting():
@@ -69,7 +85,9 @@ def trained(method):
       return (output**2).sum(), observed
 
     gradients, observed = jax.grad(loss, has_aux=True)(view['params'])
-    return compressed.update(VARIABLES, own, step=number, key=KEY, observed=observed, gradients=gradients)[1]
+    return compressed.update(
+      VARIABLES, own, step=number, key=KEY, observed=observed, gradients=gradients, batch=(X,),
+      loss=lambda variables: (Network().apply(variables, X)**2).sum())[1]
 
   for number in (1, 2, 3):
     own = step(own, number)
@@ -87,24 +105,33 @@ def decodes_to_the_view(method, own):
   return stored
 
 
-PRUNERS = list(itertools.product(criteria.__all__, patterns.__all__, budgets.__all__))
+# Every criterion, and every pattern with every budget: what is ranked and how it is ranked do not know of each other.
+PRUNERS = [(name, 'unstructured', 'uniform') for name in names(criteria)] + [
+  ('magnitude', *each) for each in itertools.product(names(patterns), names(budgets))]
 
 
 @pytest.mark.parametrize('criterion, pattern, budget', PRUNERS)
 def test_every_pruner_gives_exact_counts_and_may_be_followed_by_integers(criterion, pattern, budget):
-  method = chain(pruner(criterion, pattern, budget), quantize.weights(bits=4))
-  _, own = trained(method)
-  support = method.support(own)
+  sparsity = 0.3 if pattern == 'n_of_m' else 0.5  # of which a budget may want 0.5 in one layer
+  method = chain(pruner(criterion, pattern, budget, sparsity), quantize.weights(bits=4))
+  compressed, own = trained(method)
+  support, layouts = method.support(own), compressed.layouts
   assert set(support) == set(SIZES)
-  pruned = {path: int((~np.asarray(mask)).sum()) for path, mask in support.items()}
-  assert sum(pruned.values()) == sum(getattr(budgets, budget)(SIZES, 0.5).values())
+  tiles = {path: piece(patterns, pattern).grid(path, mask.shape, layouts[path]) for path, mask in support.items()}
+  counts = budgets.ask(
+    piece(budgets, budget), sizes={path: int(np.prod(tiles[path])) for path in SIZES}, sparsity=sparsity,
+    shapes={path: mask.shape for path, mask in support.items()}, macs={path: layouts[path].macs for path in SIZES})
+  size = {path: SIZES[path] // int(np.prod(tiles[path])) for path in SIZES}
+  for group, count in counts.items():
+    assert sum(int((~np.asarray(support[path])).sum()) // size[path] for path in group) == count > 0
   stored = decodes_to_the_view(method, own)
   assert set(stored) == set(SIZES)
   for path, mask in support.items():
     assert not np.asarray(stored[path].codes)[~np.asarray(mask)].any()
 
 
-@pytest.mark.parametrize('criterion, pattern, budget', PRUNERS)
+@pytest.mark.parametrize('criterion, pattern, budget', [
+  ('magnitude', name, budget) for name, budget in zip(names(patterns), itertools.cycle(names(budgets)))])
 def test_a_later_stage_that_loses_zeros_is_refused_and_an_earlier_one_is_not(criterion, pattern, budget):
   first = pruner(criterion, pattern, budget)
   for wrapped in (first, where((('fc/.*', first),)), chain(first, quantize.weights(bits=8))):

@@ -111,5 +111,5 @@ def test_examples_in_docstrings_run(module):
 
 def test_examples_are_found():
   from lightjax.core import schedules, trees
-  assert {each.name.rpartition('.')[2] for each in examples(schedules)} == {'cubic'}
+  assert {each.name.rpartition('.')[2] for each in examples(schedules)} == {'alternating', 'cubic'}
   assert {each.name.rpartition('.')[2] for each in examples(trees)} == {'path_string', 'nearest'}

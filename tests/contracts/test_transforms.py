@@ -33,17 +33,25 @@ class Network(nn.Module):
 
 
 # Arguments of what is no piece by itself but makes one: `n_of_m: dict(n=2, m=4)` makes `patterns.n_of_m(n=2, m=4)`.
-ARGUMENTS: dict[str, dict] = {}
+ARGUMENTS: dict[str, dict] = {
+  'n_of_m': dict(n=1, m=3, axis=-1), 'block': dict(rows=1, columns=2), 'by_path': dict(ratios=(('.*', 1.0),)),
+  'equal_macs': dict(budget=budgets.uniform)}
 
 
 def pieces(namespace):
-  """Name to piece for every function of a namespace's `__all__`."""
+  """Name to piece for every function of a namespace's `__all__`; classes are no pieces."""
   named = {name: getattr(namespace, name) for name in namespace.__all__ if callable(getattr(namespace, name))}
-  return {name: each(**ARGUMENTS[name]) if name in ARGUMENTS else each for name, each in named.items()}
+  return {name: each(**ARGUMENTS[name]) if name in ARGUMENTS else each
+          for name, each in named.items() if not inspect.isclass(each)}
 
 
-def pruned(criterion=criteria.magnitude, pattern=patterns.unstructured, budget=budgets.uniform):
-  return prune.prune(criterion, pattern, budget, SCHEDULE, every=1)
+def pruned(criterion=criteria.magnitude, pattern=patterns.unstructured, budget=budgets.uniform, **options):
+  method = prune.prune(criterion, pattern, budget, options.pop('schedule', SCHEDULE), every=1, **options)
+  # n_of_m takes those whose axis divides.
+  return where((('fc/.*', method),)) if pattern.at_least else method
+
+
+SPARSE_TRAINING = dict(schedule=schedules.periodic(0.6, begin=0, end=3), first=criteria.random)
 
 
 def everywhere(method):
@@ -55,6 +63,12 @@ METHODS: dict[str, Transform] = {
   **{f'prune, pattern {name}': pruned(pattern=each) for name, each in pieces(patterns).items()},
   **{f'prune, budget {name}': pruned(budget=each) for name, each in pieces(budgets).items()},
   **{f'weights, {bits} bits': quantize.weights(bits=bits) for bits in range(2, 9)},
+  'RigL': pruned(**SPARSE_TRAINING, growth=prune.Growth(criteria.gradient_magnitude, 0.3, 3)),
+  'SET': pruned(**SPARSE_TRAINING, growth=prune.Growth(criteria.random, 0.3, 3)),
+  'static': pruned(criteria.random, schedule=schedules.constant(0.6)),
+  'straight-through': pruned(straight_through=True),
+  'AC/DC': pruned(schedule=schedules.alternating(0.6, begin=0, end=3, every=1)),
+  'SynFlow': pruned(criteria.synflow, budget=budgets.global_, schedule=schedules.constant(0.6), rounds=3),
   'weights, per tensor': quantize.weights(bits=4, per_channel=False),
   **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
   'nothing': chain(),
@@ -78,7 +92,7 @@ class Case:
     self.variables = Network().init(jax.random.key(0), X)
     self.compressed = bind(Network(), self.variables, method, X)
     self.method = method
-    self.fresh = self.own = self.compressed.init(self.variables, key=KEY)
+    self.fresh = self.own = self.compressed.init(self.variables, key=KEY, loss=self.loss, batch=(X,))
     self.jitted = jax.jit(self.step)
     for step in (1, 2, 3):
       self.own = self.jitted(self.own, step)
@@ -91,7 +105,7 @@ class Case:
     _, observed = self.compressed.apply_view(view, own, X, observe=True)
     gradients = jax.grad(self.loss)(view)['params']
     return self.compressed.update(
-      self.variables, own, step=step, key=KEY, observed=observed, gradients=gradients, loss=self.loss)[1]
+      self.variables, own, step=step, key=KEY, observed=observed, gradients=gradients, loss=self.loss, batch=(X,))[1]
 
   def view(self, own=None, key=KEY):
     return jax.jit(self.method.view)(self.variables, self.own if own is None else own, key)
@@ -180,7 +194,8 @@ def test_zeros_of_the_support_are_zeros_of_the_view_and_of_the_projection(case):
   projected, view = trees.flatten(case.method.project(case.variables, case.own)), trees.flatten(case.view())
   support = case.method.support(case.own)
   for path, mask in support.items():
-    assert mask.dtype == bool and mask.shape == view[path].shape
+    assert mask.dtype == bool and mask.shape in ((), view[path].shape)  # a scalar True: anything may be non-zero
+    mask = np.broadcast_to(mask, view[path].shape)
     assert not np.asarray(projected[path])[~mask].any()
     assert not np.asarray(view[path])[~mask].any()
   for path, leaf in trees.flatten(case.variables).items():

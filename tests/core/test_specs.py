@@ -3,6 +3,7 @@ import importlib
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -140,3 +141,28 @@ def test_editing_a_function_of_the_users_makes_a_new_identity(own):
   assert digest('OTHER = 1\n\ndef cubed(weight):\n  return abs(weight) ** 3\n') == first
   assert digest('def cubed(weight):\n  return abs(weight) ** 3.5  # edited\n') != first
   assert specs.source_digest('magnitude', criteria.magnitude) is None
+
+
+@pytest.mark.parametrize('text, expected', [
+  ('n_of_m(2, 4)', ((2, 4), {})), ('n_of_m(2, m=(4, 5))', ((2,), {'m': (4, 5)})), ('n_of_m(n_of_m)', None),
+])
+def test_a_name_with_arguments_is_a_call(text, expected):
+  namespace = types.ModuleType('namespace')
+  namespace.__all__ = ['n_of_m']
+  namespace.n_of_m = lambda n=0, m=0: (n, m)
+  found = specs.resolve_call(text, namespace, field='pattern')
+  if expected is None:
+    assert found == (namespace.n_of_m, 0)
+  else:
+    positional, named = expected
+    assert found == namespace.n_of_m(*positional, **named)
+  assert specs.resolve_call('n_of_m', namespace, field='pattern') is namespace.n_of_m
+
+
+@pytest.mark.parametrize('text', ['n_of_m(', 'n_of_m(1 +)', 'n_of_m(1)(2', 'n_of_m(open("x"))', 'n_of_m(x=3)'])
+def test_arguments_that_are_none_are_refused(text):
+  namespace = types.ModuleType('namespace')
+  namespace.__all__ = ['n_of_m']
+  namespace.n_of_m = lambda n=0, m=0: (n, m)
+  with pytest.raises(specs.SpecError, match='pattern'):
+    specs.resolve_call(text, namespace, field='pattern')

@@ -70,7 +70,7 @@ def test_a_linen_module(jitted):
   assert list(network.parameters) == [
       'first/kernel', 'first/bias', 'each/kernel', 'norm/scale', 'norm/bias', 'up/kernel', 'up/bias', 'heads/kernel',
       'heads/bias']
-  assert graph.layouts(network)['heads/kernel'] == Layout('dense', (1, 2), 3)
+  assert graph.layouts(network)['heads/kernel'] == Layout('dense', (1, 2), 3, (0,), 4 * 10)
 
 
 def test_an_nnx_model():
@@ -172,7 +172,7 @@ def test_scanned_layers_count_each_time():
 def test_a_shared_layer_is_two_operations_and_one_layout():
   network = graph.trace(lambda w, x: (x @ w['w']) @ w['w'], {'w': shape(4, 4)}, shape(2, 4))
   assert [each.macs for each in network.operations] == [16, 16]
-  assert graph.layouts(network) == {'w': Layout('dense', (1,), 0)}
+  assert graph.layouts(network) == {'w': Layout('dense', (1,), 0, (0,), 16 + 16)}
 
 
 @pytest.mark.parametrize('function,message', [

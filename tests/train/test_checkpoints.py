@@ -69,6 +69,15 @@ def test_every_kind_of_leaf_comes_back_bit_for_bit(folder):
   assert checkpoints.read(folder, 2)['about'] == {'lines': 2}
 
 
+def test_masks_are_stored_as_bits(tmp_path):
+  """Of noise, which does not compress, a byte holds eight entries."""
+  mask = np.random.default_rng(0).random((300, 1001)) < 0.5
+  checkpoints.save(tmp_path, 1, {'mask': mask})
+  size = sum(path.stat().st_size for path in (tmp_path / 'step_00000001' / 'arrays').rglob('*') if path.is_file())
+  assert mask.size / 8 < size < 1.1 * mask.size / 8 + 8192
+  np.testing.assert_array_equal(checkpoints.restore(tmp_path, 1, {'mask': mask})['mask'], mask)
+
+
 def test_a_relative_folder_serves_as_well(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   checkpoints.save(pathlib.Path('here'), 3, tree())
