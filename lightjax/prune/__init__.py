@@ -1,5 +1,5 @@
-"""Pruning from four orthogonal pieces: a criterion, a pattern, a budget and a schedule."""
-from lightjax.prune import budgets, criteria, patterns
+"""Pruning from four orthogonal pieces (criterion, pattern, budget, schedule), and surgery that removes channels."""
+from lightjax.prune import budgets, criteria, patterns, surgery
 from lightjax.prune.transforms import prune
 
-__all__ = ['budgets', 'criteria', 'patterns', 'prune']
+__all__ = ['budgets', 'criteria', 'patterns', 'prune', 'surgery']
