@@ -10,9 +10,32 @@
   straight-through    prune(criteria.magnitude, ..., schedules.periodic(0.9, ...), every=1, straight_through=True)
   AC/DC               prune(criteria.magnitude, ..., schedules.alternating(0.9, begin, end, every=500), every=500)
 
-Surgery removes channels: variables and network become smaller.
+Channels are chosen and removed from pieces as well: an importance, a reduction over the members of a group, a normalizer,
+a cost; surgery makes variables and network smaller.
+
+  scores = channel_scores.scores(graph, variables, importance.l1, reduce=reductions.mean, normalize=normalizers.by_mean)
+  kept = selection.choose(graph, scores, costs.macs(graph, apply, variables, x), ratio=0.5, multiple=8)
+  smaller = surgery.remove(apply, graph, variables, kept)
 """
-from lightjax.prune import budgets, calibration, criteria, patterns, post_training, surgery
+from lightjax.prune import (
+  budgets,
+  calibration,
+  channel_scores,
+  costs,
+  criteria,
+  importance,
+  normalizers,
+  patterns,
+  post_training,
+  reductions,
+  regularizers,
+  selection,
+  statistics,
+  surgery,
+)
 from lightjax.prune.transforms import Growth, prune
 
-__all__ = ['Growth', 'budgets', 'calibration', 'criteria', 'patterns', 'post_training', 'prune', 'surgery']
+__all__ = [
+  'Growth', 'budgets', 'calibration', 'channel_scores', 'costs', 'criteria', 'importance', 'normalizers', 'patterns',
+  'post_training', 'prune', 'reductions', 'regularizers', 'selection', 'statistics', 'surgery',
+]
