@@ -39,7 +39,7 @@ class Member(NamedTuple):
   indices: tuple[tuple[int, ...], ...]
   groups: int = 1
 
-  def along(self, array: Array) -> Array:
+  def along(self, array: Array | np.ndarray) -> Array:
     """The variable, or anything of its shape, with the places that `indices` counts on its first axis.
 
     Args:

@@ -51,7 +51,7 @@ class KeptAxis(NamedTuple):
     return mask if self.groups == 1 else mask.reshape(self.groups, -1)
 
 
-def take(array: Array, kept: Sequence[KeptAxis]) -> Array:
+def take(array: Any, kept: Sequence[KeptAxis]) -> Any:
   """The kept part of a variable, or of anything that has its shape or size 1 along some axes.
 
   Args:

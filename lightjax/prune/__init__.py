@@ -9,8 +9,10 @@
   RigL                the same with Growth(criteria.gradient_magnitude, 0.3, end)
   straight-through    prune(criteria.magnitude, ..., schedules.periodic(0.9, ...), every=1, straight_through=True)
   AC/DC               prune(criteria.magnitude, ..., schedules.alternating(0.9, begin, end, every=500), every=500)
+
+`surgery` really removes channels: smaller variables, and the same program run on them.
 """
-from lightjax.prune import budgets, calibration, criteria, patterns, post_training
+from lightjax.prune import budgets, calibration, criteria, patterns, post_training, surgery
 from lightjax.prune.transforms import Growth, prune
 
-__all__ = ['Growth', 'budgets', 'calibration', 'criteria', 'patterns', 'post_training', 'prune']
+__all__ = ['Growth', 'budgets', 'calibration', 'criteria', 'patterns', 'post_training', 'prune', 'surgery']
