@@ -19,8 +19,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
   'static': {'criterion': 'random', **BEFORE},
   'SET': {**SPARSE_TRAINING, 'grow': 'random'},
   'RigL': {**SPARSE_TRAINING, 'grow': 'gradient_magnitude'},
+  # In every step: weights that are masked for long move freely, and a mask that comes late lets them in all at once
+  # (LeNet-300-100 at 95 % learns nothing with 10 steps between two masks and a learning rate of 0.1).
   'STE': {
-    'criterion': 'magnitude', 'schedule': 'periodic', 'straight_through': True, 'begin': 0.0, 'end': 1.0, 'every': 10},
+    'criterion': 'magnitude', 'schedule': 'periodic', 'straight_through': True, 'begin': 0.0, 'end': 1.0, 'every': 1},
   'AC/DC': {'criterion': 'magnitude', 'schedule': 'alternating', 'begin': 0.1, 'end': 0.7, 'every': 500},
 }
 

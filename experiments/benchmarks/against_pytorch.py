@@ -225,8 +225,8 @@ def main() -> int:
     rows.append({'comparison': comparison.name, 'ours_ms': 1e3 * ours, 'theirs_ms': 1e3 * theirs, 'ratio': ratio})
     print(f'{comparison.name:90} {1e3 * ours:7.2f} ms {1e3 * theirs:7.2f} ms  {ratio:5.2f}', flush=True)
     jax.clear_caches()
-  if _OUTPUT.value:
-    steps.write(_OUTPUT.value, rows, rounds=_ROUNDS.value, clock=_CLOCK.value, pytorch=torch.__version__)
+    if _OUTPUT.value:
+      steps.write(_OUTPUT.value, rows, rounds=_ROUNDS.value, clock=_CLOCK.value, pytorch=torch.__version__)
   return 0
 
 

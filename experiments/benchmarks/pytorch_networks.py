@@ -68,6 +68,8 @@ def build(name: str) -> nn.Module:
     features: Any = network.features
     features.conv0, features.norm0 = nn.Conv2d(3, 24, 3, padding=1, bias=False), nn.Identity()
     features.relu0, features.pool0 = nn.Identity(), nn.Identity()
+    features.norm4 = features.norm5  # the last norm is named by the number of blocks
+    del features.norm5
   else:
     network = getattr(torchvision.models, pair.network)(num_classes=classes)
   if name == 'shufflenet_v2':  # the reference's stem for 32x32: 1x1, stride 1, no pooling

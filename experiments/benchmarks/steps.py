@@ -59,7 +59,6 @@ def write(path: str, rows: Sequence[Mapping[str, Any]], **about: Any) -> None:
   place = pathlib.Path(path)
   place.parent.mkdir(parents=True, exist_ok=True)
   place.write_text(json.dumps(record, indent=1) + '\n')
-  print(f'written: {place}')
 
 
 def processor() -> str:

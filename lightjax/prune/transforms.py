@@ -69,7 +69,8 @@ def prune(
     first: criterion of the first move; None: `criterion`. RigL and SET start from `random`.
     growth: what grows at each later move; None: nothing.
     straight_through: the pruned weights keep their values and get the gradient of the view, so that they may come back;
-      the mask is ranked from them. They are not projected, and neither are the optimizer's slots.
+      the mask is ranked from them. They are not projected, and neither are the optimizer's slots. Move the mask often:
+      a masked weight gets no answer to what it does, and grows as long as it stays masked.
     rounds: rounds of the move before training, over which the kept share falls geometrically; criteria are evaluated
       anew in each (SynFlow: 100).
   Returns:
