@@ -23,6 +23,7 @@ from lightjax.core import rngs, specs, trees
 from lightjax.core.transform import Own, chain
 from lightjax.core.typing import Array, PyTree, Variables
 from lightjax.data import augment
+from lightjax.prune.surgery import Removal
 from lightjax.train import compression, devices, optimizers
 from lightjax.train import state as states
 from lightjax.train import step as steps
@@ -36,7 +37,9 @@ class Program(NamedTuple):
   """Everything of a run that its seed does not change.
 
   Attributes:
-    network: the linen module.
+    network: the linen module, whole.
+    removal: what is left of it, where the config removes channels.
+    apply: of the network that is trained: the module's, or that of what is left.
     compressed: the network under its chain.
     splits: the data.
     mesh: devices that share a batch.
@@ -54,6 +57,8 @@ class Program(NamedTuple):
     stored_logits: (artifact, images as stored) -> logits of the network that was stored.
   """
   network: nn.Module
+  removal: Removal | None
+  apply: Callable[..., Any]
   compressed: Compressed
   splits: data.Splits
   mesh: Mesh
@@ -70,22 +75,25 @@ class Program(NamedTuple):
   stored_logits: Callable[[artifact.Stored, Array], Array]
 
 
-def program(config: ml_collections.ConfigDict, teacher: Program | None = None) -> Program:
+def program(
+  config: ml_collections.ConfigDict, teacher: Program | None = None, removal: Removal | None = None
+) -> Program:
   """The program of a config; equal configs (their seed apart) get the same one.
 
   Args:
     config: complete.
     teacher: the teacher's program, where the config distils.
+    removal: what is left of the network, where channels were removed; without it the program is of the whole one.
   Returns:
     The program, its functions not yet compiled.
   """
   fields = configuration.flatten(config)
   key = {field: value for field, value in fields.items() if field not in ('seed', 'name')}
-  name = json.dumps(specs.canonical(key))
+  name = json.dumps([specs.canonical(key), None if removal is None else removal.to_json()])
   if name not in _programs:
     if len(_programs) == _KEPT:
       _programs.pop(next(iter(_programs)))
-    _programs[name] = _build(config, teacher)
+    _programs[name] = _build(config, teacher, removal)
   return _programs[name]
 
 
@@ -93,17 +101,19 @@ _programs: dict[str, Program] = {}
 _KEPT = 16  # compiled functions are large; a worker sees the rows of a table one after another
 
 
-def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Program:
+def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: Removal | None) -> Program:
   splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
   info = splits.info
   model = network(config, classes=info.classes)
   example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
   shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), example)
+  apply = model.apply if removal is None else removal.apply(model.apply)
+  shapes = shapes if removal is None else jax.eval_shape(removal.cut, shapes)
   epoch_steps = specs.call(data.steps_per_epoch, {}, len(splits.train), config.batch_size, field='batch_size')
   if config.epochs < 1:
     raise specs.SpecError(f'epochs={config.epochs}: a run has 1 or more.')
   run = stages.Run(steps=epoch_steps * config.epochs)
-  compressed = compression.bind(model, shapes, _chain(config, run), example)
+  compressed = compression.bind(model if removal is None else apply, shapes, _chain(config, run), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')
@@ -118,17 +128,18 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
     @jax.jit
     def forward(variables: Variables, images: Array) -> Any:
       with nn.intercept_methods(quantize.frozen_interceptor(stored.encoded.activations)):
-        return model.apply(variables, normalize(images))
+        return apply(variables, normalize(images))
 
     return forward(stored.variables, images)
 
   @jax.jit
   def initialize(key: Array) -> Variables:
-    return model.init(key, jnp.zeros((1, *info.shape), jnp.float32), train=False)
+    variables = model.init(key, jnp.zeros((1, *info.shape), jnp.float32), train=False)
+    return variables if removal is None else removal.cut(variables)
 
   @jax.jit
   def first_loss(variables: Variables, images: Array, labels: Array) -> Array:
-    outputs = model.apply(
+    outputs = apply(
       variables, images, train=True, mutable=[name for name in variables if name != 'params'],
       rngs={'dropout': jax.random.key(0)})
     return steps.cross_entropy(outputs[0], labels, config.label_smoothing).mean()
@@ -160,15 +171,15 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None) -> Progra
     images, _ = splits.train.take(data.batch_indices(
       failed, seed=seed, size=len(splits.train), batch_size=config.batch_size))
     view = compressed.transform.view({**state.collections, 'params': state.params}, state.own, None)
-    place = graph.first_nonfinite(model.apply, view, normalize(jnp.asarray(images)))
+    place = graph.first_nonfinite(apply, view, normalize(jnp.asarray(images)))
     if place is None:
       names = ['the loss', *(f'the gradient of {path!r}' for path in trees.flatten(state.params))]
       return f'{names[leaf]} is not finite; lower the learning rate, or clip the gradient with clip_norm.'
     return f'the output of {place} is not finite; lower the learning rate, or look at its input.'
 
   return Program(
-    model, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance, feed,
-    _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
+    model, removal, apply, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance,
+    feed, _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
     stored_logits)
 
 

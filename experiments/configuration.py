@@ -58,6 +58,20 @@ def default() -> ml_collections.ConfigDict:
   config.compress = ml_collections.ConfigDict({'stages': ()})
   config.criteria_batches = 1  # first batches of the run, which criteria see that prune before training
 
+  # Channels that go before the first step, ranked by the weights that the run starts from. What is left is trained as a
+  # smaller network.
+  config.remove = ml_collections.ConfigDict({
+    'importance': '',  # a name of lightjax.prune.importance, '' removes nothing; gradients are of `criteria_batches`
+    'ratio': 0.5,  # of the cost that may be left, 0..1
+    'cost': 'macs',  # or 'channels', 'params', 'size_bytes'
+    'ranking': 'global',  # all channels together; 'layer': the same ratio of each group
+    'reduce': 'mean',  # over the layers of a group, a name of lightjax.prune.reductions
+    'normalize': 'by_mean',  # over the channels of a group, a name of lightjax.prune.normalizers
+    'multiple': 1,  # of so many channels is what a group keeps that loses some
+    'minimum': 1,  # channels that every group keeps
+    'exclude': (),  # patterns of parameters that stay whole
+  })
+
   # Another run that this one starts from, or is taught by: a config file and pairs (field, value) over it. It has this
   # run's seed, and is trained first where it does not exist yet.
   config.start = ml_collections.ConfigDict({

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, starting, unit
+from experiments import building, removing, starting, unit
 from experiments.building import Program
 from lightjax import artifact, measure, models
 from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
 from lightjax.core.typing import PyTree, Variables
+from lightjax.prune.surgery import Removal
 from lightjax.train import checkpoints, devices, health, loop, writers
 from lightjax.train.state import TrainState
 
@@ -28,10 +29,10 @@ Finished = Callable[[ml_collections.ConfigDict], tuple[Variables, Own]]
 HELD = 64  # test images on which a stored network must repeat the simulation
 
 
-def program(config: ml_collections.ConfigDict) -> Program:
-  """The program of a config, its teacher's (and the teacher's own teacher's) included."""
+def program(config: ml_collections.ConfigDict, removal: Removal | None = None) -> Program:
+  """The program of a config, its teacher's (and the teacher's own teacher's) included; whole without a removal."""
   teacher = unit.prerequisites(config).get('teacher')
-  return building.program(config, None if teacher is None else program(teacher))
+  return building.program(config, None if teacher is None else program(teacher), removal)
 
 
 def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
@@ -44,16 +45,21 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   devices.configure()
   progress({'step': 0, 'steps': 1, 'phase': 'building'})
   health.check_compiler()
+  for role, needed in unit.prerequisites(config).items():
+    if removing.asked(needed):
+      raise specs.SpecError(
+        f'the {role} of {config.name} removes channels (remove.importance={needed.remove.importance!r}); a run that '
+        'does is the last of its chain: remove more at once, or train it for longer.')
   start = unit.prerequisites(config).get('start')
   begun = _imported(config) if start is None else program(start).initial(config.seed, None, None).variables()
   _rewind_step(config)
-  program(config).initial(config.seed, begun, None)
+  _smaller(config, begun, None)
 
 
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
   """(variables, own) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
-  built = program(config)
+  built = program(config, removing.read(place.parent) if removing.asked(config) else None)
   state = built.initial(config.seed, None, None)
   found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
   if found is None or found[0] != built.steps:
@@ -91,13 +97,14 @@ def train(
   Returns:
     {'metrics', 'layers', 'versions', 'device'}.
   """
-  built = program(config)
+  built, state = _smaller(config, *_beginning(config, finished), folder)
   _keep_topology(folder, built)
+  if built.removal is not None:
+    removing.write(folder, built.removal)
   needed = unit.prerequisites(config)
   teacher = finished(needed['teacher']) if 'teacher' in needed else None
   teacher = None if teacher is None else devices.replicate(teacher, built.mesh)
 
-  state = built.initial(config.seed, *_beginning(config, finished))
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   best = _snapshot(state)
   about: dict[str, Any] = {'seconds': 0.0, 'lines': 0, 'best_accuracy': -1.0, 'best_epoch': 0}
@@ -170,6 +177,24 @@ def _beginning(
   return _weights_after(step, parent, finished), last
 
 
+def _smaller(
+  config: ml_collections.ConfigDict, begun: Variables | None, ranked: Variables | None,
+  folder: pathlib.Path | None = None,
+) -> tuple[Program, TrainState]:
+  """The program and its first state, without the channels that the config removes by what ranks them."""
+  built = program(config)
+  if not removing.asked(config):
+    return built, built.initial(config.seed, begun, ranked)
+  begun = built.initial(config.seed, begun, None).variables()
+  ranked = begun if ranked is None else built.initial(config.seed, ranked, None).variables()
+  if folder is not None and (folder / removing.FILE).exists():
+    removal = removing.read(folder)  # a run that goes on goes on with what it kept
+  else:
+    removal = removing.find(config, built, ranked)
+  smaller = program(config, removal)
+  return smaller, smaller.initial(config.seed, removal.cut(begun), removal.cut(ranked))
+
+
 def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finished) -> Variables:
   """The weights that a unit's chain of rewound runs had after a step of its first run: its steps are taken again.
 
@@ -213,10 +238,12 @@ def _figures(
   view = built.compressed.transform.view(variables, own, None)
   encoded = built.compressed.transform.finalize(variables, own)
   spec = {'model': {**config.model.to_dict(), 'classes': built.splits.info.classes}, 'precision': config.precision}
+  if built.removal is not None:
+    spec['removal'] = built.removal.to_json()
   path = folder / 'artifact.ljx'
   stored = artifact.save(path, network=spec, variables=view, encoded=encoded, meta={'id': unit.identify(config)})
   difference = _compare_with_stored(built, path, variables, own)
-  counts = measure.count(built.network, built.splits.info.shape)
+  counts = measure.count((built.apply, variables), built.splits.info.shape)
   layers = measure.layers(view, encoded)
   dense_macs = sum(layout.macs for layout in built.compressed.layouts.values())
   left = sum(built.compressed.layouts[layer.path].macs * layer.density
@@ -227,7 +254,7 @@ def _figures(
       # Multiply-adds with weights that are not zero, if a machine could leave out the others.
       'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
       'seconds': round(seconds, 3), 'stored/logit difference': difference,
-    },
+    } | ({} if built.removal is None else removing.latencies(built, view)),
     'layers': [layer._asdict() for layer in layers],
     'versions': devices.versions(),
     'device': f'{devices.topology(built.mesh)["kind"]} x {built.mesh.size}, {devices.cores()} cores',

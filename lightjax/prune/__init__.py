@@ -10,8 +10,8 @@
   straight-through    prune(criteria.magnitude, ..., schedules.periodic(0.9, ...), every=1, straight_through=True)
   AC/DC               prune(criteria.magnitude, ..., schedules.alternating(0.9, begin, end, every=500), every=500)
 
-Channels are chosen and removed from pieces as well: an importance, a reduction over the members of a group, a normalizer,
-a cost; surgery makes variables and network smaller.
+Channels are chosen from pieces as well (an importance, a reduction over the members of a group, a normalizer, a cost)
+and really removed: surgery makes the variables smaller and runs the same program on them.
 
   scores = channel_scores.scores(graph, variables, importance.l1, reduce=reductions.mean, normalize=normalizers.by_mean)
   kept = selection.choose(graph, scores, costs.macs(graph, apply, variables, x), ratio=0.5, multiple=8)

@@ -88,17 +88,16 @@ def scores(
   found = of_all(leaves, slopes, activations, key)
   result = {}
   for group in chosen:
-    table = np.full((len(members[group.name]), group.size), np.nan)
-    for row, member, each in zip(table, members[group.name], found[group.name], strict=True):
-      row[:] = np.where([len(places) > 0 for places in member.indices], each, np.nan)
-    if np.isnan(table).all(0).any():
+    holds = np.array([[len(places) > 0 for places in member.indices] for member in members[group.name]])
+    if not holds.reshape(-1, group.size).any(0).all():
       wanted = 'a scale' if 'scale' in asked else ' or '.join(('consumer',) if 'activation' in asked else roles)
       raise ValueError(
         f'{name}: {group.name} has units without {wanted}, so that they have no importance ({group}); leave the group '
         'out, or take another importance or other roles.')
-    result[group.name] = normalize(reduce(table))
-    if not np.isfinite(result[group.name]).all():
+    table = np.where(holds, np.array(found[group.name], np.float64), np.nan)
+    if not np.isfinite(table[holds]).all():
       raise ValueError(f'{name}: importances of {group.name} are not finite; look at its weights and gradients.')
+    result[group.name] = normalize(reduce(table))
   return result
 
 

@@ -1,7 +1,7 @@
 """What a network costs when it keeps some of its channels: what a budget of `selection.choose` limits.
 
-A cost is a function (name of a group -> bool [units]) -> number; groups that are not named are whole. A measured latency
-is one as well: any function of yours that builds the smaller network and times it.
+A cost is a function (name of a group -> bool [units]) -> number; groups that are not named are whole. A measured
+latency is one as well: any function of yours that builds the smaller network and times it (`measure.side_by_side`).
 """
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def candidates(
 
 def choose(
   graph: ChannelGraph, scores: Mapping[str, np.ndarray], cost: Cost, *, ratio: float,
-  ranking: Literal['global', 'layer'] = 'global', multiple: int = 1, minimum: int = 1,
+  ranking: str = 'global', multiple: int = 1, minimum: int = 1,
 ) -> dict[str, np.ndarray]:
   """The most important channels at no more than a ratio of the whole network's cost.
 
