@@ -97,7 +97,8 @@ def choose(
   def count(name: str, wanted: int) -> int:
     size = sizes[name]
     least = min(size, -(-max(minimum, needed[name]) // multiple) * multiple)
-    return size if wanted >= size else max(wanted // multiple * multiple, least)
+    nearest = (wanted + multiple // 2) // multiple * multiple  # rounding down would cost small groups half of all
+    return size if wanted >= size else min(size, max(nearest, least))
 
   def kept_of(units: int) -> dict[str, np.ndarray]:
     if ranking == 'global':

@@ -1,0 +1,110 @@
+"""Runs that remove channels first: what they train is smaller, is stored as plain data, and resumes as it was."""
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import configuration, removing, training, unit
+from experiments.engine import tables
+from lightjax import artifact, data, models
+from lightjax.core import specs
+from lightjax.prune.surgery import Removal
+
+TINY = str(pathlib.Path(__file__).with_name('tiny_config.py'))
+
+
+def silent(_):
+  """No progress bar."""
+
+
+@pytest.fixture
+def config(tiny):
+  """A run of what is left of the tiny network, trained before."""
+  def make(**changes):
+    return configuration.override(tiny(), [
+      ('epochs', 1), ('start.config', TINY), ('remove.importance', 'l1'), ('remove.ratio', 0.6),
+      *((field.replace('__', '.'), value) for field, value in changes.items())])
+
+  return make
+
+
+def test_what_is_left_is_smaller_and_comes_from_the_trained_network(config, tmp_path):
+  made = config()
+  metrics = unit.run(made, tmp_path, silent)['metrics']
+  whole = unit.prerequisites(made)['start']
+  before = unit.result(tmp_path, unit.identify(whole))['metrics']
+  assert metrics['macs'] <= 0.6 * before['macs'] and metrics['params'] < before['params']
+  assert metrics['speedup'] == metrics['whole/latency_ms'] / metrics['latency_ms']
+  removal = removing.read(tmp_path / unit.identify(made))
+  start = training.finished(tmp_path, whole)[0]
+  _, state = training._smaller(made, start, None)
+  for name, kept in (('fc1', 1), ('fc2', 1)):
+    axes = {each.axis: list(each.indices) for each in removal.kept[f'params/{name}/kernel']}
+    expected = start['params'][name]['kernel'][..., axes[kept]]
+    expected = expected[axes[0]] if 0 in axes else expected
+    np.testing.assert_array_equal(state.params[name]['kernel'], expected)
+
+
+def test_the_artifact_is_loaded_with_plain_data_alone(config, tmp_path):
+  made = config()
+  result = unit.run(made, tmp_path, silent)
+  stored = artifact.load(tmp_path / result['id'] / 'artifact.ljx')
+  fields = dict(stored.network['model'])
+  model = models.create(fields.pop('name'), **fields)
+  apply = Removal.from_json(stored.network['removal']).apply(model.apply)
+  variables, own = training.finished(tmp_path, made)
+  program = training.program(made, removing.read(tmp_path / result['id']))
+  images = jnp.asarray(program.splits.test.take(np.arange(8))[0])
+  info = program.splits.info
+  np.testing.assert_allclose(
+    apply(stored.variables, data.normalize(images, mean=info.mean, std=info.std)),
+    program.logits(variables, own, images), rtol=1e-5, atol=1e-6)
+
+
+def test_an_interrupted_run_goes_on_with_what_it_kept(config, tmp_path, monkeypatch):
+  made = config()
+  whole = unit.run(made, tmp_path / 'whole', silent)
+
+  def stop(state):
+    if state['phase'] == 'evaluating' and (tmp_path / 'stopped' / whole['id'] / removing.FILE).exists():
+      raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    unit.run(made, tmp_path / 'stopped', stop)
+  monkeypatch.setattr(removing, 'find', None)  # it is read, not found again
+  monkeypatch.setattr(training, 'check', lambda config, progress: None)
+  again = unit.run(made, tmp_path / 'stopped', silent)
+  assert again['metrics']['test/accuracy'] == whole['metrics']['test/accuracy']
+  assert (removing.read(tmp_path / 'stopped' / again['id']) == removing.read(tmp_path / 'whole' / whole['id']))
+
+
+def test_the_removal_is_part_of_the_identity(config, tiny):
+  identities = {unit.identify(each) for each in (
+    config(), config(remove__ratio=0.5), config(remove__importance='l2'), config(remove__multiple=2))}
+  assert len(identities) == 4
+  assert unit.identify(tiny()) == unit.identify(
+    configuration.override(tiny(), [('remove.ratio', configuration.default().remove.ratio)]))
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+  ({'remove__importance': 'l3'}, "remove.importance='l3'.*'l1'"), ({'remove__cost': 'flops'}, "remove.cost='flops'"),
+  ({'remove__exclude': ('conv9/.*',)}, "exclude: 'conv9/.\\*' matches no parameter"),
+  ({'remove__ratio': 0.001}, 'the fewest channels that are allowed cost'),
+  ({'remove__importance': 'batch_norm_scale'}, 'has units without a scale'),
+  ({'start__overrides': (('remove.importance', 'l1'),)}, 'the start of tiny_config removes channels'),
+])
+def test_mistakes_are_refused_before_anything_is_trained(config, tmp_path, changes, message):
+  with pytest.raises(specs.SpecError, match=message):
+    unit.run(config(**changes), tmp_path, silent)
+  assert not list(tmp_path.glob('*/artifact.ljx'))
+
+
+def test_the_table_has_every_network_and_importance_from_one_dense_run():
+  table = tables.load('channels')
+  configs = [tables.build(table, cell, seed=0) for cell in table.cells]
+  dense = {unit.identify(each) for each in configs if not removing.asked(each)}
+  assert len(configs) == 14 and len(dense) == 2
+  for made in configs:
+    if removing.asked(made):
+      assert unit.identify(unit.prerequisites(made)['start']) in dense
