@@ -33,12 +33,12 @@ from lightjax.prune import budgets, criteria, patterns, prune
 from lightjax.train import step as steps
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'Config of the network; trained first where it is not yet.')
-flags.DEFINE_string('workdir', None, 'Folder of the scan; the network is trained in its `units`.')
+flags.DEFINE_string('workdir', None, 'Folder of the scan; the network is trained in its `units`.', allow_override=True)
 _RATIOS = flags.DEFINE_list('ratios', ['0.5', '0.7', '0.8', '0.9', '0.95', '0.98'], 'Ratios pruned, 0..1.')
-_CRITERION = flags.DEFINE_string('criterion', 'magnitude', 'A name of lightjax.prune.criteria, or my_file:mine.')
-_PATTERN = flags.DEFINE_string('pattern', 'unstructured', "A name of lightjax.prune.patterns, or 'n_of_m(2, 4)'.")
-_TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'Loss of accuracy, 0..1, that ratios.json allows in each layer.')
-_SMOKE = flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images.')
+_CRITERION = flags.DEFINE_string('criterion', 'magnitude', 'A name of lightjax.prune.criteria, or my_file:mine.', allow_override=True)
+_PATTERN = flags.DEFINE_string('pattern', 'unstructured', "A name of lightjax.prune.patterns, or 'n_of_m(2, 4)'.", allow_override=True)
+_TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'Loss of accuracy, 0..1, that ratios.json allows in each layer.', allow_override=True)
+_SMOKE = flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images.', allow_override=True)
 flags.mark_flags_as_required(['config', 'workdir'])
 
 

@@ -37,9 +37,9 @@ from lightjax.interop import preprocessing
 from lightjax.measure import counts
 from lightjax.train import devices
 
-_MODELS = flags.DEFINE_string('models', '.*', 'Regular expression: only networks whose name it matches.')
+_MODELS = flags.DEFINE_string('models', '.*', 'Regular expression: only networks whose name it matches.', allow_override=True)
 _OUTPUT = flags.DEFINE_string('output', '', 'Folder of the table; without it results/zoo for all networks, else the '
-                              'terminal.')
+                              'terminal.', allow_override=True)
 
 FOLDER = pathlib.Path(__file__).parent / 'results' / 'zoo'
 
