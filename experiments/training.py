@@ -59,7 +59,7 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
   """(variables, own) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
-  built = program(config, removing.read(place.parent) if removing.asked(config) else None)
+  built = program(config, removing.read(place.parent)) if removing.asked(config) else program(config)
   state = built.initial(config.seed, None, None)
   found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
   if found is None or found[0] != built.steps:

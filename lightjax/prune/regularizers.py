@@ -107,6 +107,7 @@ def growing_strength(
   Example:
     >>> [round(float(growing_strength(step, increment=0.1, every=5, ceiling=0.3)), 1) for step in (0, 5, 9, 100)]
     [0.0, 0.1, 0.1, 0.3]
+
   Source: Wang et al. 2021, arXiv:2012.09243, algorithm 1.
   """
   return jnp.minimum(increment * (jnp.asarray(step) // every), ceiling)
