@@ -132,9 +132,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
 
     return forward(stored.variables, images)
 
-  @jax.jit
   def initialize(key: Array) -> Variables:
-    variables = model.init(key, jnp.zeros((1, *info.shape), jnp.float32), train=False)
+    variables = initializer(model, info.shape)(key)
     return variables if removal is None else removal.cut(variables)
 
   @jax.jit
@@ -181,6 +180,12 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
     model, removal, apply, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance,
     feed, _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
     stored_logits)
+
+
+@functools.lru_cache(maxsize=8)
+def initializer(model: nn.Module, shape: tuple[int, ...]) -> Callable[[Array], Variables]:
+  """Key -> fresh variables for images of a shape; compiled once for the whole network and all that is left of it."""
+  return jax.jit(lambda key: model.init(key, jnp.zeros((1, *shape), jnp.float32), train=False))
 
 
 def network(config: ml_collections.ConfigDict, *, classes: int) -> nn.Module:

@@ -5,11 +5,14 @@ run's folder and in its artifact, beside the description of the whole network.
 """
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -63,7 +66,7 @@ def find(config: ml_collections.ConfigDict, whole: building.Program, variables: 
     wanted = inspect.signature(formula).parameters
     scores = channel_scores.scores(
       coupling, variables, formula, reduce=reduce, normalize=normalize, groups=groups,
-      gradients=_gradients(whole, variables, batches) if 'gradients' in wanted else (),
+      gradients=[_gradient(whole.network)(variables, *batch) for batch in batches] if 'gradients' in wanted else (),
       activations=channel_scores.mean_activations(
         apply, variables, jnp.concatenate([images for images, _ in batches])) if 'activation' in wanted else None,
       key=rngs.fold(rngs.root(config.seed), 'remove'))
@@ -105,7 +108,7 @@ def latencies(built: building.Program, variables: Variables) -> dict[str, float]
   shape = (LATENCY_BATCH, *built.splits.info.shape)
   images = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
   model = built.network
-  whole = jax.jit(lambda key: model.init(key, images[:1], train=False))(jax.random.key(0, impl='rbg'))
+  whole = building.initializer(model, built.splits.info.shape)(jax.random.key(0, impl='rbg'))
   forward, smaller = jax.jit(model.apply), jax.jit(built.apply)
   found = measure.side_by_side(
     {'whole': lambda: forward(whole, images), 'smaller': lambda: smaller(variables, images)}, rounds=100, warmup=5)
@@ -121,15 +124,16 @@ def _batch(config: ml_collections.ConfigDict, whole: building.Program, index: in
   return whole.normalize(jnp.asarray(images)), jnp.asarray(labels)
 
 
-def _gradients(whole: building.Program, variables: Variables, batches: Any) -> list[Variables]:
-  """Of the loss in evaluation mode, a tree of the params for each batch."""
+@functools.lru_cache(maxsize=8)
+def _gradient(model: nn.Module) -> Callable[[Variables, Array, Array], Variables]:
+  """(variables, images, labels) -> gradient of the loss in evaluation mode, a tree of the params; compiled once."""
 
   @jax.jit
-  def gradient(params: Any, images: Array, labels: Array) -> Any:
+  def gradient(variables: Variables, images: Array, labels: Array) -> Variables:
     def loss(params: Any) -> Array:
-      logits: Any = whole.network.apply({**variables, 'params': params}, images)
+      logits: Any = model.apply({**variables, 'params': params}, images)
       return steps.cross_entropy(logits, labels, 0.0).mean()
 
-    return jax.grad(loss)(params)
+    return jax.grad(loss)(variables['params'])
 
-  return [gradient(variables['params'], *batch) for batch in batches]
+  return gradient
