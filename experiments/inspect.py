@@ -18,10 +18,10 @@ from experiments import commands, configuration, drawing
 from lightjax import graph, models
 from lightjax.core import specs, trees
 
-_MODEL: flags.FlagHolder[str] = flags.DEFINE_string('model', '', 'Name of a network of lightjax.models.', allow_override=True)
+_MODEL: flags.FlagHolder[str] = flags.DEFINE_string('model', '', 'Name of a network of lightjax.models.')
 _ARGUMENTS = flags.DEFINE_multi_string('argument', [], "An argument of the network's constructor: name=value.")
 _IMAGE = flags.DEFINE_list('image', ['224', '224', '3'], 'Height, width and channels of an image.')
-_SVG = flags.DEFINE_string('svg', '', 'A file to draw the network into.', allow_override=True)
+_SVG = flags.DEFINE_string('svg', '', 'A file to draw the network into.')
 
 
 def main() -> int:

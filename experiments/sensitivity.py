@@ -32,14 +32,10 @@ from lightjax.core.transform import Context
 from lightjax.prune import budgets, criteria, patterns, prune
 from lightjax.train import step as steps
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'Config of the network; trained first where it is not yet.')
-flags.DEFINE_string('workdir', None, 'Folder of the scan; the network is trained in its `units`.', allow_override=True)
 _RATIOS = flags.DEFINE_list('ratios', ['0.5', '0.7', '0.8', '0.9', '0.95', '0.98'], 'Ratios pruned, 0..1.')
-_CRITERION = flags.DEFINE_string('criterion', 'magnitude', 'A name of lightjax.prune.criteria, or my_file:mine.', allow_override=True)
-_PATTERN = flags.DEFINE_string('pattern', 'unstructured', "A name of lightjax.prune.patterns, or 'n_of_m(2, 4)'.", allow_override=True)
-_TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'Loss of accuracy, 0..1, that ratios.json allows in each layer.', allow_override=True)
-_SMOKE = flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images.', allow_override=True)
-flags.mark_flags_as_required(['config', 'workdir'])
+_CRITERION = flags.DEFINE_string('criterion', 'magnitude', 'A name of lightjax.prune.criteria, or my_file:mine.')
+_PATTERN = flags.DEFINE_string('pattern', 'unstructured', "A name of lightjax.prune.patterns, or 'n_of_m(2, 4)'.")
+_TOLERANCE = flags.DEFINE_float('tolerance', 0.01, 'Loss of accuracy, 0..1, that ratios.json allows in each layer.')
 
 
 class Scan(NamedTuple):
@@ -147,7 +143,7 @@ def plot(found: Scan, path: pathlib.Path) -> None:
 
 def main() -> int:
   """Run the command."""
-  config = configuration.smoke(_CONFIG.value) if _SMOKE.value else _CONFIG.value
+  config = configuration.smoke(flags.FLAGS.config) if flags.FLAGS.smoke else flags.FLAGS.config
   file, _, _ = config_flags.get_config_filename(flags.FLAGS['config']).partition(':')
   name, folder = config.name or pathlib.Path(file).stem, pathlib.Path(flags.FLAGS.workdir)
   try:
@@ -167,4 +163,8 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  config_flags.DEFINE_config_file('config', None, 'Config of the network; trained first where it is not yet.')
+  flags.DEFINE_string('workdir', None, 'Folder of the scan; the network is trained in its `units`.')
+  flags.DEFINE_bool('smoke', False, 'A run of seconds on synthetic images.')
+  flags.mark_flags_as_required(['config', 'workdir'])
   commands.launch(main)

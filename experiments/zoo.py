@@ -37,9 +37,7 @@ from lightjax.interop import preprocessing
 from lightjax.measure import counts
 from lightjax.train import devices
 
-_MODELS = flags.DEFINE_string('models', '.*', 'Regular expression: only networks whose name it matches.', allow_override=True)
-_OUTPUT = flags.DEFINE_string('output', '', 'Folder of the table; without it results/zoo for all networks, else the '
-                              'terminal.', allow_override=True)
+_MODELS = flags.DEFINE_string('models', '.*', 'Regular expression: only networks whose name it matches.')
 
 FOLDER = pathlib.Path(__file__).parent / 'results' / 'zoo'
 
@@ -308,8 +306,8 @@ def main() -> int:
   ours = count_all(list(todo))
   rows = [judged(network, ours[network], known) for network, known in todo.items()]
   complete = len({row['network'] for row in rows}) == len(models.names())
-  output = pathlib.Path(_OUTPUT.value or FOLDER)
-  if _OUTPUT.value or complete:
+  output = pathlib.Path(flags.FLAGS.output or FOLDER)
+  if flags.FLAGS.output or complete:
     write_text(output / 'rows.jsonl', dump(rows))
     write_text(output / 'table.md', markdown(rows, absent))
     print(f'written: {output}/ rows.jsonl, table.md: {len(rows)} rows')
@@ -322,4 +320,5 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string('output', '', 'Folder of the table; without it results/zoo for all networks, else the terminal.')
   commands.launch(main)

@@ -124,7 +124,8 @@ def prune(
     return Own(state={**state, 'moved': jnp.ones((), jnp.int32)})
 
   def _counts(
-    sparsity: float, step: int, leaves: Leaves, grids: Mapping[Path, tuple[int, ...]], layouts: Mapping[Path, Layout],
+    sparsity: float, step: int, leaves: Mapping[Path, Any], grids: Mapping[Path, tuple[int, ...]],
+    layouts: Mapping[Path, Layout],
   ) -> budgets.Counts:
     if not 0.0 <= sparsity <= 1.0:
       raise ValueError(f'{name}: the schedule gives sparsity {sparsity} at step {step}; it is a ratio 0..1.')
