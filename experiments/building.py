@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import configuration, stages, starting
+from experiments import configuration, penalties, stages, starting
 from lightjax import artifact, data, distill, graph, models, quantize
 from lightjax.core import rngs, specs, trees
 from lightjax.core.transform import Own, chain
@@ -120,7 +120,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
   normalize = functools.partial(data.normalize, mean=info.mean, std=info.std)
   step = steps.training_step(
     compressed, optimizer, prepare=_preparation(config, normalize), label_smoothing=config.label_smoothing,
-    average=config.average, distillation=None if teacher is None else _distillation(config, teacher))
+    average=config.average, distillation=None if teacher is None else _distillation(config, teacher),
+    penalty=penalties.penalty(config, apply, shapes, example))
   logits = jax.jit(lambda variables, own, images: compressed.apply(variables, own, normalize(images)))
   feed, advance = _feed(config, splits, over, step)
 

@@ -63,13 +63,23 @@ def default() -> ml_collections.ConfigDict:
   config.remove = ml_collections.ConfigDict({
     'importance': '',  # a name of lightjax.prune.importance, '' removes nothing; gradients are of `criteria_batches`
     'ratio': 0.5,  # of the cost that may be left, 0..1
-    'cost': 'macs',  # or 'channels', 'params', 'size_bytes'
+    'cost': 'macs',  # or 'channels', 'params', 'size_bytes'; 'latency', measured for each choice
     'ranking': 'global',  # all channels together; 'layer': the same ratio of each group
     'reduce': 'mean',  # over the layers of a group, a name of lightjax.prune.reductions
     'normalize': 'by_mean',  # over the channels of a group, a name of lightjax.prune.normalizers
     'multiple': 1,  # of so many channels is what a group keeps that loses some
     'minimum': 1,  # channels that every group keeps
+    'only': (),  # patterns of the groups that may lose channels, by their names in experiments.inspect; () for all
     'exclude': (),  # patterns of parameters that stay whole
+    'reestimate': 0,  # first batches that BatchNorm's statistics are estimated again by, after the removal
+  })
+
+  # A term of the loss that drives whole channels towards zero, for a run that another one removes channels from.
+  config.regularize = ml_collections.ConfigDict({
+    'name': '',  # a name of lightjax.prune.regularizers: 'group_lasso', 'batch_norm_l1'
+    'strength': 1e-4,
+    'only': (),  # as in `remove`
+    'exclude': (),
   })
 
   # Another run that this one starts from, or is taught by: a config file and pairs (field, value) over it. It has this

@@ -22,7 +22,16 @@ from experiments import building, unit
 from lightjax import data, graph, measure
 from lightjax.core import rngs, specs
 from lightjax.core.typing import Array, Variables
-from lightjax.prune import channel_scores, costs, importance, normalizers, reductions, selection, surgery
+from lightjax.prune import (
+  channel_scores,
+  costs,
+  importance,
+  normalizers,
+  reductions,
+  selection,
+  statistics,
+  surgery,
+)
 from lightjax.prune.surgery import Removal
 from lightjax.train import step as steps
 
@@ -56,12 +65,13 @@ def find(config: ml_collections.ConfigDict, whole: building.Program, variables: 
   offered = {
     'channels': costs.channels, 'params': lambda graph: costs.params(graph, variables),
     'size_bytes': lambda graph: costs.size_bytes(graph, variables),
-    'macs': lambda graph: costs.macs(graph, apply, variables, example)}
+    'macs': lambda graph: costs.macs(graph, apply, variables, example),
+    'latency': lambda graph: costs.latency(graph, apply, variables, _noise(whole))}
   if fields.cost not in offered:
     raise specs.SpecError(f'remove.cost={fields.cost!r} is none of {", ".join(map(repr, offered))}.')
   coupling = graph.channels(apply, variables, example)
   try:
-    groups = selection.candidates(coupling, exclude=fields.exclude)
+    groups = selection.candidates(coupling, only=fields.only, exclude=fields.exclude)
     batches = [_batch(config, whole, index) for index in range(config.criteria_batches)]
     wanted = inspect.signature(formula).parameters
     scores = channel_scores.scores(
@@ -105,8 +115,7 @@ def latencies(built: building.Program, variables: Variables) -> dict[str, float]
   Returns:
     'latency_ms' and 'whole/latency_ms' for a batch of 32, medians, and 'speedup', the second over the first.
   """
-  shape = (LATENCY_BATCH, *built.splits.info.shape)
-  images = jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
+  images = _noise(built)
   model = built.network
   whole = building.initializer(model, built.splits.info.shape)(jax.random.key(0, impl='rbg'))
   forward, smaller = jax.jit(model.apply), jax.jit(built.apply)
@@ -114,6 +123,28 @@ def latencies(built: building.Program, variables: Variables) -> dict[str, float]
     {'whole': lambda: forward(whole, images), 'smaller': lambda: smaller(variables, images)}, rounds=100, warmup=5)
   before, after = found['whole'].median_ms, found['smaller'].median_ms
   return {'latency_ms': after, 'whole/latency_ms': before, 'speedup': before / after}
+
+
+def reestimated(config: ml_collections.ConfigDict, built: building.Program, variables: Variables) -> Variables:
+  """What is left, with BatchNorm's statistics estimated again by the config's `remove.reestimate` first batches."""
+  if not config.remove.reestimate:
+    return variables
+
+  def moved(variables: Variables, images: Array) -> Any:
+    return built.apply(
+      variables, images, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})[1]['batch_stats']
+
+  batches = (_batch(config, built, index)[0] for index in range(config.remove.reestimate))
+  try:
+    return statistics.reestimate(moved, variables, batches)
+  except ValueError as error:
+    raise specs.SpecError(f'remove.reestimate={config.remove.reestimate}: {error}') from error
+
+
+def _noise(built: building.Program) -> Array:
+  """Images to measure latency on."""
+  shape = (LATENCY_BATCH, *built.splits.info.shape)
+  return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
 def _batch(config: ml_collections.ConfigDict, whole: building.Program, index: int) -> tuple[Array, Array]:

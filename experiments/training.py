@@ -192,7 +192,8 @@ def _smaller(
   else:
     removal = removing.find(config, built, ranked)
   smaller = program(config, removal)
-  return smaller, smaller.initial(config.seed, removal.cut(begun), removal.cut(ranked))
+  begun = removing.reestimated(config, smaller, removal.cut(begun))
+  return smaller, smaller.initial(config.seed, begun, removal.cut(ranked))
 
 
 def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finished) -> Variables:

@@ -1,13 +1,13 @@
 """LeNet-5 on Fashion-MNIST: magnitude, SNIP, RigL and static masks at 90 and 98 %, at equal sparsity and equal MACs.
 
-6 epochs, 3 seeds, all layers pruned. `uniform` leaves every layer the same share, and with it the same share of the
+3 epochs, 3 seeds, all layers pruned. `uniform` leaves every layer the same share, and with it the same share of the
 MACs; ERK leaves the small convolutions denser, and at the same sparsity has more MACs; `equal_macs(erk)` is ERK at the
 sparsity at which its MACs are those of `uniform`. About an hour on 2 cores. Needs Fashion-MNIST: from TFDS, or as idx
 files with --data_dir.
 """
 from experiments import sparse_methods
 
-BASE, SEEDS, METRIC = 'lenet5_fashion_mnist.py', (0, 1, 2), 'test/accuracy'
+BASE, SEEDS, METRIC = 'sparse_fashion_mnist.py:lenet5', (0, 1, 2), 'test/accuracy'
 COLUMNS = ('best/test/accuracy', 'params', 'nonzeros', 'nonzero macs', 'bytes', 'seconds')
 
 

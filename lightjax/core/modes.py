@@ -1,7 +1,8 @@
-"""The convolution mode: which form a convolution takes while a function is traced.
+"""The convolution mode: which form a convolution, and what belongs to it, takes while a function is traced.
 
-'fast' lets `lightjax.nn.convolution` choose the quickest form for the backend. 'lax' keeps every convolution one
-`conv_general_dilated` operation, which is what graphs, exporters and first-order forward-mode differentiation need.
+'fast' lets `lightjax.nn` choose the quickest form for the backend. 'lax' keeps every convolution one
+`conv_general_dilated` operation, and every pooling one window reduction, which is what graphs, exporters and
+first-order forward-mode differentiation need.
 """
 from __future__ import annotations
 
@@ -21,6 +22,15 @@ _mode = jax.make_user_context('fast')
 def current_convolution_mode() -> ConvolutionMode:
   """The mode in force where this is called: 'fast' unless inside `convolution_mode('lax')`."""
   return _mode.value
+
+
+def takes_own_forms() -> bool:
+  """Whether `lightjax.nn` takes forms of its own where this is called: in 'fast' mode on the CPU.
+
+  Nothing but `lax`'s forms was measured on GPU and TPU. The backend is what an enclosing jit compiles for unless told
+  otherwise; who compiles for another one on a CPU host does so in 'lax' mode.
+  """
+  return current_convolution_mode() == 'fast' and jax.default_backend() == 'cpu'
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lightjax.nn.layers import Conv
+from lightjax.nn.pooling import max_pool
 
 __all__ = ['lenet5', 'lenet5_classic', 'lenet300']
 
@@ -76,7 +77,7 @@ class LeNet5(nn.Module):
       raise ValueError(f'lenet5: activation {self.activation!r} is none of {tuple(ACTIVATIONS)}.')
     for index, width in enumerate(self.widths[:2], 1):
       x = Conv(width, (5, 5), padding='VALID', kernel_init=xavier, dtype=self.dtype, name=f'conv{index}')(x)
-      x = nn.max_pool(ACTIVATIONS[self.activation](x), (2, 2), strides=(2, 2))
+      x = max_pool(ACTIVATIONS[self.activation](x), 2, 2)
     x = x.reshape(x.shape[0], -1)
     x = nn.relu(nn.Dense(self.widths[2], kernel_init=xavier, dtype=self.dtype, name='fc1')(x))
     return nn.Dense(self.classes, kernel_init=xavier, dtype=jnp.float32, name='fc2')(x)

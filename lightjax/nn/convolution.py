@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -43,9 +42,7 @@ def implementation(
     kernel gradient is 4 to 9 times slower, or 1.5 to 2), a depthwise one 'depthwise' and another grouped one 'split':
     one convolution a group, concatenated (25 to 130 times).
   """
-  # Nothing but 'lax' was measured on GPU and TPU. `default_backend` is what an enclosing jit compiles for unless told
-  # otherwise; who compiles for another one on a CPU host does so in 'lax' mode.
-  if modes.current_convolution_mode() == 'lax' or jax.default_backend() != 'cpu' or dilated:
+  if dilated or not modes.takes_own_forms():
     return 'lax'
   if groups == 1:
     rows, columns = (

@@ -1,7 +1,7 @@
 """What a network costs when it keeps some of its channels: what a budget of `selection.choose` limits.
 
-A cost is a function (name of a group -> bool [units]) -> number; groups that are not named are whole. A measured
-latency is one as well: any function of yours that builds the smaller network and times it (`measure.side_by_side`).
+A cost is a function (name of a group -> bool [units]) -> number; groups that are not named are whole. Any function of
+yours is one.
 """
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from lightjax.core import trees
 from lightjax.core.typing import Path, Variables
 from lightjax.graph.channels import ChannelGraph, variable_paths
 from lightjax.graph.trace import trace
+from lightjax.measure.latency import side_by_side
 from lightjax.prune import surgery
 from lightjax.prune.surgery import Removal
 
-__all__ = ['channels', 'macs', 'params', 'size_bytes']
+__all__ = ['channels', 'latency', 'macs', 'params', 'size_bytes']
 
 Kept = Mapping[str, Any]
 Cost = Callable[[Kept], float]
@@ -92,6 +93,38 @@ def macs(graph: ChannelGraph, apply: Callable[..., Any], variables: Variables, *
     return float(sum(
       operation.macs * math.prod(sizes[f'{prefix}{operation.parameter}'])
       // math.prod(removal.shapes[f'{prefix}{operation.parameter}']) for operation in operations))
+
+  return cost
+
+
+def latency(
+  graph: ChannelGraph, apply: Callable[..., Any], variables: Variables, *inputs: Any, rounds: int = 30,
+) -> Cost:
+  """Time of a forward pass on this machine, as a ratio of the whole network's in the same minute.
+
+  Each choice is built, compiled and measured in turns with the whole network, so that what else the machine does
+  changes both; a choice takes seconds. Times are noisy: the choice that is found lies within their spread of the ratio.
+
+  Args:
+    graph: coupling of the network's channels.
+    apply: `apply(variables, *inputs)`, pure, in evaluation mode.
+    variables: arrays.
+    *inputs: arrays of the batch size that counts.
+    rounds: measured passes of each, 4 or more.
+  Returns:
+    The cost: 1 for the whole network.
+  """
+  whole = jax.jit(apply)
+
+  def cost(kept: Kept) -> float:
+    if all(np.all(mask) for mask in kept.values()):
+      return 1.0
+    removed = surgery.remove(apply, graph, variables, kept)
+    smaller = jax.jit(removed.apply)
+    seen = side_by_side(
+      {'whole': lambda: whole(variables, *inputs), 'smaller': lambda: smaller(removed.variables, *inputs)},
+      rounds=rounds)
+    return seen['smaller'].median_ms / seen['whole'].median_ms
 
   return cost
 

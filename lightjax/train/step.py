@@ -42,6 +42,7 @@ def training_step(
   label_smoothing: float = 0.0,
   average: float = 0.0,
   distillation: Distillation | None = None,
+  penalty: Callable[[Variables], Array] | None = None,
 ) -> Callable[..., TrainState]:
   """One step of training as a pure function, to be jitted with the state donated.
 
@@ -52,6 +53,7 @@ def training_step(
     label_smoothing: mass taken from the true class, 0..1.
     average: decay of the params' moving average, 0..1; used if the state has one.
     distillation: teaching by a frozen network, or None.
+    penalty: variables as the forward pass sees them -> a term of the loss, such as those of `prune.regularizers`.
   Returns:
     (state, key of the run, images [b h w c], labels [b], teacher or None) -> state. A step whose loss or gradient is
     not finite leaves the state as it was and is noted in `state.failed`.
@@ -76,6 +78,8 @@ def training_step(
       if distillation is not None:
         teaching = distillation.criterion(logits, taught, **distillation.hyper).mean()
         loss = (1 - distillation.weight) * loss + distillation.weight * teaching
+      if penalty is not None:
+        loss += penalty({**state.collections, 'params': viewed})
       return loss, (logits, mutated, observed)
 
     viewed, pull_back = jax.vjp(view, state.params, state.own.trainable)
@@ -107,16 +111,19 @@ def training_step(
       averaged = jax.tree.map(lambda old, new: average * old + (1 - average) * new, averaged, params)
       averaged = compressed.transform.project({**collections, 'params': averaged}, own)['params']
 
+    # By a sort, which puts the first that is not finite in front: XLA takes a conjunction into the update of every
+    # parameter, each time of all parameters, and the time to compile a step grows with the square of their number.
     finite = jnp.stack([jnp.isfinite(loss), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(at_view))])
+    ordered, leaves = lax.sort((finite.astype(jnp.int32), jnp.arange(finite.size)), num_keys=1)
     totals = {
       'examples': state.totals['examples'] + labels.shape[0],
       'loss': state.totals['loss'] + loss * labels.shape[0],
       'correct': state.totals['correct'] + (logits.argmax(-1) == labels).sum(),
     }
     # A failed run stands still, so that the layer can be found from the very state and batch that failed.
-    sound = finite.all() & (state.failed[0] < 0)
+    sound = (ordered[0] == 1) & (state.failed[0] < 0)
     first_failure = ~sound & (state.failed[0] < 0)
-    failure = (state.step, jnp.argmin(finite).astype(jnp.int32))
+    failure = (state.step, leaves[0].astype(jnp.int32))
     moved = TrainState(state.step + 1, params, collections, own, opt_state, averaged, totals, state.failed)
     kept = jax.tree.map(lambda new, old: jnp.where(sound, new, old), moved, state)
     return kept.replace(failed=jax.tree.map(lambda new, old: jnp.where(first_failure, new, old), failure, state.failed))

@@ -1,6 +1,7 @@
 """Runs that remove channels first: what they train is smaller, is stored as plain data, and resumes as it was."""
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -87,7 +88,38 @@ def test_the_removal_is_part_of_the_identity(config, tiny):
     configuration.override(tiny(), [('remove.ratio', configuration.default().remove.ratio)]))
 
 
+def test_statistics_are_estimated_again_by_the_first_batches():
+  """Of the first convolution: mean and variance of what it makes of the run's first two batches, by NumPy."""
+  made = configuration.override(configuration.smoke(configuration.load('channels_fashion_mnist.py:resnet8')), [
+    ('remove.importance', 'l1'), ('remove.exclude', ('stem/.*',)), ('remove.reestimate', 2)])
+  built, state = training._smaller(made, None, None)
+  seen = np.concatenate([np.asarray(removing._batch(made, built, index)[0]) for index in range(2)])
+  made_of_them = np.asarray(jax.lax.conv_general_dilated(
+    seen, state.params['stem']['conv']['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')))
+  statistics = state.collections['batch_stats']['stem']['norm']
+  np.testing.assert_allclose(statistics['mean'], made_of_them.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(statistics['var'], made_of_them.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_a_term_of_the_loss_drives_channels_to_zero(tiny, tmp_path):
+  changes = [('epochs', 1), ('regularize.name', 'group_lasso'), ('regularize.only', ('fc1',))]
+  norms = []
+  for strength in (0.0, 0.1):
+    made = configuration.override(tiny(), [*changes, ('regularize.strength', strength)])
+    unit.run(made, tmp_path, silent)
+    params = training.finished(tmp_path, made)[0]['params']
+    norms.append({name: float(jnp.linalg.norm(params[name]['kernel'])) for name in ('fc1', 'fc2')})
+  assert norms[1]['fc1'] < 0.8 * norms[0]['fc1']
+  assert norms[1]['fc2'] > 0.8 * norms[0]['fc2']
+
+
 @pytest.mark.parametrize(('changes', 'message'), [
+  ({'regularize__name': 'growing'}, "regularize.name='growing' asks for kept"),
+  ({'regularize__name': 'lasso'}, "regularize.name='lasso'.*group_lasso"),
+  ({'regularize__name': 'batch_norm_l1'}, 'the groups have no BatchNorm scale'),
+  ({'regularize__name': 'group_lasso', 'regularize__only': ('fc9',)}, "only: 'fc9' matches no group"),
+  ({'remove__only': ('fc3',)}, "only: 'fc3' asks for fc3, of which no channel can be removed"),
+  ({'remove__reestimate': 1}, "remove.reestimate=1: .* have no 'batch_stats'"),
   ({'remove__importance': 'l3'}, "remove.importance='l3'.*'l1'"), ({'remove__cost': 'flops'}, "remove.cost='flops'"),
   ({'remove__exclude': ('conv9/.*',)}, "exclude: 'conv9/.\\*' matches no parameter"),
   ({'remove__ratio': 0.001}, 'the fewest channels that are allowed cost'),

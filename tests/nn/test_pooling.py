@@ -1,9 +1,11 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightjax.core.modes import convolution_mode
 from lightjax.nn import pooling
 
 X = np.random.default_rng(0).standard_normal((2, 11, 8, 3)).astype(np.float32) - 2.0  # mostly negative
@@ -30,6 +32,36 @@ def test_max_pool_is_the_largest_of_each_window(geometry, ceil):
   window, strides, padding = geometry
   y = pooling.max_pool(jnp.asarray(X), window, strides, padding=padding, ceil=ceil)
   np.testing.assert_array_equal(y, maxima(X, window, strides, padding, ceil))
+
+
+@pytest.mark.parametrize('geometry', [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (5, 3, 2)])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_max_pool_has_the_values_and_gradient_of_lax_even_under_ties(geometry, dtype):
+  window, strides, padding = geometry
+  # Whole numbers: equal values in most windows, and sums of gradients without rounding.
+  x = jnp.asarray(np.random.default_rng(0).integers(-2, 2, (2, 11, 8, 3)), dtype)
+
+  def pulled(x):
+    y, pull_back = jax.vjp(lambda x: pooling.max_pool(x, window, strides, padding=padding), x)
+    weights = np.random.default_rng(1).integers(-3, 4, y.shape)
+    return y, pull_back(jnp.asarray(weights, dtype))[0]
+
+  assert 'reduce_window' not in str(jax.make_jaxpr(pulled)(x))
+  ours = jax.jit(pulled)(x)
+  with convolution_mode('lax'):
+    assert 'reduce_window' in str(jax.make_jaxpr(pulled)(x))
+    theirs = jax.jit(pulled)(x)
+  for one, other in zip(ours, theirs, strict=True):
+    assert one.dtype == other.dtype
+    np.testing.assert_array_equal(one, other)
+  per_example = jax.vmap(lambda x: pooling.max_pool(x[None], window, strides, padding=padding)[0])(x)
+  np.testing.assert_array_equal(per_example, ours[0])
+
+
+def test_nan_wins_wherever_it_stands_in_the_window():
+  x = np.zeros((9, 3, 3, 1), np.float32)
+  x.reshape(9, 9)[np.arange(9), np.arange(9)] = np.nan
+  assert np.isnan(pooling.max_pool(jnp.asarray(x), 3, 1)).all()
 
 
 def test_average_pool_counts_the_zeros_around():
