@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lightjax.core import interception
 from lightjax.core.encoded import Encoded
 from lightjax.core.transform import Context, Interception, Own, Transform, transform
 from lightjax.core.typing import Variables
@@ -35,25 +36,7 @@ def activations(*, bits: int, decay: float = 0.99) -> Transform:
   name = f'activations(uint{bits})'
 
   def init(variables: Variables, context: Context) -> Own:
-    modules = {path.rpartition('/')[0]: path for path in context.select(variables)}
-    calls: dict[str, int] = {}
-
-    def count(following: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: Any) -> Any:
-      path = _path(about)
-      # Inside nn.scan and nn.vmap a layer is called, but no collection gets there that they were not told of.
-      if path in modules and about.method_name == '__call__' and about.module.has_variable('probe', 'reached'):
-        if not args:
-          raise ValueError(f'{name}: the layer of {modules[path]!r} takes its input by keyword; give it by position.')
-        calls[path] = calls.get(path, 0) + 1
-      return following(*args, **kwargs)
-
-    context.need('modules', name)(count, {'probe': _nest({module: {'reached': np.zeros(())} for module in modules})})
-    for module, path in modules.items():
-      if module not in calls:
-        raise ValueError(
-          f'{name}: interception does not reach the layer of {path!r} (inside nn.scan or nn.vmap, or not called in the '
-          f'forward pass); leave it alone with where((({path!r}, None), ...)).'
-        )
+    calls = interception.calls_of(variables, context, name)
     return Own(state={module: {f'call{i}': ranges.empty() for i in range(n)} for module, n in calls.items()})
 
   def intercept(own: Own, train: bool) -> Interception:
@@ -61,18 +44,19 @@ def activations(*, bits: int, decay: float = 0.99) -> Transform:
       def quantize(about: Any, call: str, x: Any) -> Any:
         seen = about.module.get_variable(collection, call)
         if seen is None:
-          raise ValueError(f'{name}: {_path(about)!r} has no range for {call}; it was called less often at init.')
+          raise ValueError(
+            f'{name}: {interception.module_path(about)!r} has no range for {call}; it was called less often at init.')
         if train:
           seen = ranges.observe(seen, x, decay=decay)
           about.module.put_variable(collection, call, seen)
         return quantizers.affine(x, *quantizers.affine_parameters(*ranges.limits(seen), bits=bits), bits=bits)
 
-      return _input_interceptor(frozenset(own.state), quantize)
+      return interception.on_inputs(frozenset(own.state), quantize)
 
-    return Interception(make, _nest(own.state))
+    return Interception(make, interception.nest(own.state))
 
   def update(variables: Variables, own: Own, context: Context) -> Own:
-    return own if context.observed is None else Own(state=_unnest(context.observed, own.state))
+    return own if context.observed is None else Own(state=interception.unnest(context.observed, own.state))
 
   def finalize(variables: Variables, own: Own) -> Encoded:
     frozen: dict[str, list[dict[str, Any]]] = {}
@@ -98,53 +82,8 @@ def frozen_interceptor(frozen: Mapping[str, Sequence[Mapping[str, Any]]]) -> Cal
   """
 
   def quantize(about: Any, call: str, x: Any) -> Any:
-    each = frozen[_path(about)][int(call.removeprefix('call'))]
+    each = frozen[interception.module_path(about)][int(call.removeprefix('call'))]
     scale, zero_point = (jnp.float32(each[name]) for name in ('scale', 'zero_point'))
     return quantizers.affine(x, scale, zero_point, bits=each['bits'])
 
-  return _input_interceptor(frozenset(frozen), quantize)
-
-
-def _input_interceptor(modules: frozenset[str], quantize: Callable[[Any, str, Any], Any]) -> Callable[..., Any]:
-  """An interceptor that replaces the first argument of each call of the named modules."""
-  calls: dict[str, int] = {}
-
-  def interceptor(following: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: Any) -> Any:
-    path = _path(about)
-    if path not in modules or about.method_name != '__call__':
-      return following(*args, **kwargs)
-    index = calls.get(path, 0)
-    calls[path] = index + 1
-    return following(quantize(about, f'call{index}', args[0]), *args[1:], **kwargs)
-
-  return interceptor
-
-
-def _path(about: Any) -> str:
-  return '/'.join(about.module.path)
-
-
-def _nest(state: Mapping[str, Any]) -> dict[str, Any]:
-  """'stage1/conv' -> {'stage1': {'conv': ...}}: the shape of a linen collection."""
-  nested: dict[str, Any] = {}
-  for module, calls in state.items():
-    level = nested
-    for part in _parts(module):
-      level = level.setdefault(part, {})
-    level.update(calls)
-  return nested
-
-
-def _unnest(nested: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
-  flat = {}
-  for module, calls in like.items():
-    level: Any = nested
-    for part in _parts(module):
-      level = level[part]
-    flat[module] = {call: level[call] for call in calls}
-  return flat
-
-
-def _parts(module: str) -> list[str]:
-  """The names on the way to a module; none for the network itself."""
-  return module.split('/') if module else []
+  return interception.on_inputs(frozenset(frozen), quantize)
