@@ -18,13 +18,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import configuration, penalties, stages, starting
-from lightjax import artifact, data, distill, graph, models, quantize
+from lightjax import artifact, binarize, data, distill, graph, models, quantize
 from lightjax.core import rngs, specs, trees
 from lightjax.core.transform import Own, chain
 from lightjax.core.typing import Array, PyTree, Variables
 from lightjax.data import augment
 from lightjax.prune.surgery import Removal
-from lightjax.train import compression, devices, optimizers
+from lightjax.train import compression, devices, losses, optimizers
 from lightjax.train import state as states
 from lightjax.train import step as steps
 from lightjax.train.compression import Compressed
@@ -118,9 +118,11 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')
   normalize = functools.partial(data.normalize, mean=info.mean, std=info.std)
+  loss_of = loss_function(config)
   step = steps.training_step(
-    compressed, optimizer, prepare=_preparation(config, normalize), label_smoothing=config.label_smoothing,
-    average=config.average, distillation=None if teacher is None else _distillation(config, teacher),
+    compressed, optimizer, prepare=_preparation(config, normalize), loss=loss_of,
+    label_smoothing=config.label_smoothing, average=config.average,
+    distillation=None if teacher is None else _distillation(config, teacher),
     penalty=penalties.penalty(config, apply, shapes, example))
   logits = jax.jit(lambda variables, own, images: compressed.apply(variables, own, normalize(images)))
   feed, advance = _feed(config, splits, over, step)
@@ -128,7 +130,11 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
   def stored_logits(stored: artifact.Stored, images: Array) -> Array:
     @jax.jit
     def forward(variables: Variables, images: Array) -> Any:
-      with nn.intercept_methods(quantize.frozen_interceptor(stored.encoded.activations)):
+      inputs = stored.encoded.activations
+      binary = binarize.binary_modules(inputs)
+      integer = {module: calls for module, calls in inputs.items() if module not in binary}
+      quantized, binarized = quantize.frozen_interceptor(integer), binarize.frozen_interceptor(inputs)
+      with nn.intercept_methods(quantized), nn.intercept_methods(binarized):
         return apply(variables, normalize(images))
 
     return forward(stored.variables, images)
@@ -142,7 +148,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
     outputs = apply(
       variables, images, train=True, mutable=[name for name in variables if name != 'params'],
       rngs={'dropout': jax.random.key(0)})
-    return steps.cross_entropy(outputs[0], labels, config.label_smoothing).mean()
+    return loss_of(outputs[0], labels, config.label_smoothing).mean()
 
   def own_of(seed: int, variables: Variables) -> Own:
     key = rngs.fold(rngs.root(seed), 'transform')
@@ -179,8 +185,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
 
   return Program(
     model, removal, apply, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance,
-    feed, _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize)), diagnose, normalize, logits,
-    stored_logits)
+    feed, _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize, loss=loss_of)), diagnose,
+    normalize, logits, stored_logits)
 
 
 @functools.lru_cache(maxsize=8)
@@ -199,6 +205,18 @@ def network(config: ml_collections.ConfigDict, *, classes: int) -> nn.Module:
     raise specs.SpecError(f"precision={config.precision!r} is none of 'float32', 'bfloat16'.")
   return specs.call(constructor, fields, field='model', **{'classes': classes} | (
     {} if config.precision == 'float32' else {'dtype': dtype}))
+
+
+def loss_function(config: ml_collections.ConfigDict) -> Callable[[Array, Array, float], Array]:
+  """(outputs [b c], labels [b], label smoothing) -> loss [b] of the labels."""
+  function = specs.resolve(config.loss, losses, field='loss')
+  specs.check(function, {}, 3, field='loss')
+
+  def probe() -> Any:
+    return jax.eval_shape(lambda: function(jnp.zeros((1, 2)), jnp.zeros(1, jnp.int32), config.label_smoothing))
+
+  specs.call(probe, {}, field='loss')
+  return function
 
 
 def _data_options(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:

@@ -51,6 +51,7 @@ def default() -> ml_collections.ConfigDict:
   config.weight_decay = 0.0
   config.no_decay = ('.*/bias', '.*/scale')  # patterns of paths
   config.clip_norm = 0.0  # of the gradient, 0 for none
+  config.loss = 'cross_entropy'  # a name of lightjax.train.losses
   config.label_smoothing = 0.0
   config.average = 0.0  # decay of the params' moving average, 0 for none
 

@@ -33,7 +33,6 @@ from lightjax.prune import (
   surgery,
 )
 from lightjax.prune.surgery import Removal
-from lightjax.train import step as steps
 
 FILE = 'removal.json'
 LATENCY_BATCH = 32
@@ -74,9 +73,10 @@ def find(config: ml_collections.ConfigDict, whole: building.Program, variables: 
     groups = selection.candidates(coupling, only=fields.only, exclude=fields.exclude)
     batches = [_batch(config, whole, index) for index in range(config.criteria_batches)]
     wanted = inspect.signature(formula).parameters
+    gradient = _gradient(whole.network, building.loss_function(config))
     scores = channel_scores.scores(
       coupling, variables, formula, reduce=reduce, normalize=normalize, groups=groups,
-      gradients=[_gradient(whole.network)(variables, *batch) for batch in batches] if 'gradients' in wanted else (),
+      gradients=[gradient(variables, *batch) for batch in batches] if 'gradients' in wanted else (),
       activations=channel_scores.mean_activations(
         apply, variables, jnp.concatenate([images for images, _ in batches])) if 'activation' in wanted else None,
       key=rngs.fold(rngs.root(config.seed), 'remove'))
@@ -156,14 +156,14 @@ def _batch(config: ml_collections.ConfigDict, whole: building.Program, index: in
 
 
 @functools.lru_cache(maxsize=8)
-def _gradient(model: nn.Module) -> Callable[[Variables, Array, Array], Variables]:
+def _gradient(model: nn.Module, loss_of: Callable[..., Array]) -> Callable[[Variables, Array, Array], Variables]:
   """(variables, images, labels) -> gradient of the loss in evaluation mode, a tree of the params; compiled once."""
 
   @jax.jit
   def gradient(variables: Variables, images: Array, labels: Array) -> Variables:
     def loss(params: Any) -> Array:
       logits: Any = model.apply({**variables, 'params': params}, images)
-      return steps.cross_entropy(logits, labels, 0.0).mean()
+      return loss_of(logits, labels, 0.0).mean()
 
     return jax.grad(loss)(variables['params'])
 

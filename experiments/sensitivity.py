@@ -26,11 +26,10 @@ import rich.table
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import commands, configuration, training, unit
+from experiments import building, commands, configuration, training, unit
 from lightjax.core import rngs, schedules, specs, trees
 from lightjax.core.transform import Context
 from lightjax.prune import budgets, criteria, patterns, prune
-from lightjax.train import step as steps
 
 _RATIOS = flags.DEFINE_list('ratios', ['0.5', '0.7', '0.8', '0.9', '0.95', '0.98'], 'Ratios pruned, 0..1.')
 _CRITERION = flags.DEFINE_string('criterion', 'magnitude', 'A name of lightjax.prune.criteria, or my_file:mine.')
@@ -89,9 +88,10 @@ def scan(
   variables, own = jax.tree.map(jnp.asarray, training.finished(root, config))
   images, labels = built.splits.train.take(np.arange(min(len(built.splits.train), 512)))
   inputs = built.normalize(jnp.asarray(images))
+  loss_of = building.loss_function(config)
 
   def loss(variables: Any) -> Any:
-    return steps.cross_entropy(built.compressed.evaluate(variables, inputs), jnp.asarray(labels), 0.0).mean()
+    return loss_of(built.compressed.evaluate(variables, inputs), jnp.asarray(labels), 0.0).mean()
 
   def accuracy(variables: Any) -> float:
     return built.evaluate('validation', variables, own)['accuracy']

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lightjax import quantize
+from lightjax import binarize, quantize
 from lightjax.core import rules, schedules, specs
 from lightjax.core.transform import Transform, where
 from lightjax.prune import budgets, criteria, patterns
 from lightjax.prune import transforms as pruning
 
-__all__ = ['activations', 'prune', 'weights']
+__all__ = ['activations', 'binary_activations', 'binary_weights', 'prune', 'trained_ternary', 'weights']
 
 
 class Run(NamedTuple):
@@ -78,6 +78,31 @@ def weights(run: Run, *, bits: int, per_channel: bool = True) -> Transform:
 def activations(run: Run, *, bits: int, decay: float = 0.99) -> Transform:
   """Inputs of layers on an integer grid; see `lightjax.quantize.activations`."""
   return quantize.activations(bits=bits, decay=decay)
+
+
+def binary_weights(run: Run, *, binarizer: str, clip: float = 0.0) -> Transform:
+  """Weights on two or three levels; see `lightjax.binarize.weights`.
+
+  Args:
+    run: its length, for binarizers that change with it.
+    binarizer: a name of lightjax.binarize.binarizers, or 'my_file:my_binarizer'.
+    clip: latent weights stay in [-clip, clip]; 0 for no bound.
+  Returns:
+    The transform.
+  """
+  function = specs.resolve(binarizer, binarize.binarizers, field='binarizer')
+  return binarize.weights(function, clip=clip or None, steps=run.steps)
+
+
+def trained_ternary(run: Run, *, threshold: float = 0.05) -> Transform:
+  """Three levels a layer, two of them trained; see `lightjax.binarize.trained_ternary`."""
+  return binarize.trained_ternary(threshold=threshold)
+
+
+def binary_activations(run: Run, *, estimator: str) -> Transform:
+  """Signs of the inputs of layers; `estimator` is a name of lightjax.binarize.estimators, or 'my_file:mine'."""
+  function = specs.resolve(estimator, binarize.estimators, field='estimator')
+  return binarize.activations(function, steps=run.steps)
 
 
 def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:

@@ -26,8 +26,8 @@ sys.modules[checker.__name__] = checker
 # Flax's own modules are annotated with protocols that no checker can test, so that subclasses of them are left out; so
 # is train.state, a pytree that also holds NumPy arrays, shapes or whatever else a tree is mapped to.
 CHECKED = (
-  'core', 'distill', 'graph', 'measure', 'prune', 'quantize', 'train.checkpoints', 'train.compression', 'train.devices',
-  'train.health', 'train.loop', 'train.optimizers', 'train.step', 'train.writers')
+  'binarize', 'core', 'distill', 'graph', 'measure', 'prune', 'quantize', 'train.checkpoints', 'train.compression',
+  'train.devices', 'train.health', 'train.loop', 'train.losses', 'train.optimizers', 'train.step', 'train.writers')
 jaxtyping.install_import_hook([f'lightjax.{package}' for package in CHECKED], f'{checker.__name__}.check')
 
 hypothesis.settings.register_profile(

@@ -25,7 +25,7 @@ DTYPES = {np.dtype(each).name: np.dtype(each) for each in (
   bool, 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8',
   ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
 )}
-BITS = range(2, 9)
+BITS = range(1, 9)
 MOST_AXES = 32
 # A file of n bytes may hold arrays of 64 MiB + 4096 n bytes in memory: sparse arrays expand a lot (some 3000 times at
 # 99.98 % zeros), but the header of a damaged or hostile file could claim any size.
@@ -60,11 +60,13 @@ class Writer:
     if bits not in BITS:
       raise ValueError(f'{where}: {value.bits} bits per code are not supported; use {BITS.start} to {BITS.stop - 1}.')
     limit = 2 ** (bits - 1)
-    if codes.dtype.kind not in 'iu' or (codes.size and not -limit <= int(codes.min()) <= int(codes.max()) < limit):
-      raise ValueError(f'{where}: codes of {bits} bits must be integers in {-limit}..{limit - 1}.')
+    is_sound = np.abs(codes) == 1 if bits == 1 else (-limit <= codes) & (codes < limit)
+    if codes.dtype.kind not in 'iu' or not is_sound.all():
+      allowed = 'be 1 or -1' if bits == 1 else f'be integers in {-limit}..{limit - 1}'
+      raise ValueError(f'{where}: codes of {bits} bits must {allowed}.')
     if not _broadcasts(scale.shape, codes.shape):
       raise ValueError(f'{where}: a scale of shape {scale.shape} does not broadcast to codes of shape {codes.shape}.')
-    words = (codes.astype(np.int16).reshape(-1) & (2**bits - 1)).astype(np.uint8)
+    words = _to_words(codes.astype(np.int16), bits).astype(np.uint8).reshape(-1)
     return {ARRAY: self._coded(words, 'int8', codes.shape, bits), 'bits': bits, 'scale': self.array(scale, where)}
 
   def _coded(self, words: np.ndarray, dtype: str, shape: tuple[int, ...], width: int) -> list[Any]:
@@ -147,8 +149,7 @@ class Reader:
     if described.dtype == np.bool_ and np.any(words > 1):
       raise ArtifactError(f'{where}: a bool is neither 0 nor 1.')
     if bits:
-      sign = 2 ** (bits - 1)
-      words = ((words ^ sign).astype(np.int16) - sign).astype(np.int8)
+      words = _to_codes(words, bits)
     return words.view(described.dtype).reshape(described.shape), coded
 
   def _take(self, length: int, where: str) -> bytes:
@@ -257,6 +258,19 @@ def _words(value: Any, where: str) -> tuple[np.ndarray, str, tuple[int, ...], in
   if jax.dtypes.issubdtype(native.dtype, np.floating):
     words = np.where(words == 1 << (width - 1), 0, words)  # -0.0, see `files.save`
   return words, name, array.shape, width
+
+
+def _to_words(codes: np.ndarray, bits: int) -> np.ndarray:
+  """Codes as unsigned words: two's complement, and of one bit 1 for 1 and 0 for -1."""
+  return codes > 0 if bits == 1 else codes & (2**bits - 1)
+
+
+def _to_codes(words: np.ndarray, bits: int) -> np.ndarray:
+  """The inverse of `_to_words`, int8."""
+  if bits == 1:
+    return np.where(words, 1, -1).astype(np.int8)
+  sign = 2 ** (bits - 1)
+  return ((words ^ sign).astype(np.int16) - sign).astype(np.int8)
 
 
 def _broadcasts(scale: tuple[int, ...], codes: tuple[int, ...]) -> bool:

@@ -13,7 +13,7 @@ class Integers(NamedTuple):
   Attributes:
     codes: int8, the parameter's shape.
     scale: float32, broadcastable to `codes`.
-    bits: bits per code, 2..8.
+    bits: bits per code, 2..8; 1 where each code is 1 or -1.
   """
   codes: Array
   scale: Array

@@ -15,6 +15,8 @@ from flax import linen as nn
 
 from lightjax.core import trees
 from lightjax.models.alexnet import alexnet, alexnet_caffe
+from lightjax.models.binary_connect import binary_mlp, vgg_small
+from lightjax.models.binary_resnet import bi_real_resnet18, react_resnet18, xnor_resnet18
 from lightjax.models.conv_cifar import conv2, conv4, conv6
 from lightjax.models.convnext import (
   convnext_atto,
@@ -128,6 +130,8 @@ from lightjax.models.xception import xception
 __all__ = [
   'alexnet',
   'alexnet_caffe',
+  'bi_real_resnet18',
+  'binary_mlp',
   'conv2',
   'conv4',
   'conv6',
@@ -189,6 +193,7 @@ __all__ = [
   'preact_resnet110',
   'preact_resnet164',
   'preact_resnet1001',
+  'react_resnet18',
   'regnet_x_400mf',
   'regnet_y_400mf',
   'regnet_y_800mf',
@@ -243,6 +248,7 @@ __all__ = [
   'vgg19',
   'vgg19_bn',
   'vgg19_cifar',
+  'vgg_small',
   'wide_resnet50_2',
   'wide_resnet101_2',
   'wrn_16_1',
@@ -255,6 +261,7 @@ __all__ = [
   'wrn_40_2',
   'wrn_40_4',
   'xception',
+  'xnor_resnet18',
 ]
 
 

@@ -1,6 +1,7 @@
 """Optimizers and learning rates by name, over the params and a transform's own trainables."""
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import jax
 import optax
 
+from lightjax import binarize
 from lightjax.core import trees
 from lightjax.core.typing import PyTree
 
-__all__ = ['adamw', 'constant', 'cosine', 'optimizer', 'sgd', 'steps']
+__all__ = ['adamw', 'bop', 'constant', 'cosine', 'exponential', 'glorot_adam', 'optimizer', 'sgd', 'steps']
 
 Rate = Callable[[Any], Any]
 
@@ -37,6 +39,13 @@ def constant(peak: float, *, total: int, warmup: int = 0) -> Rate:
   return optax.join_schedules([_warm_up(peak, warmup), optax.constant_schedule(peak)], [warmup])
 
 
+def exponential(peak: float, *, total: int, warmup: int = 0, final: float) -> Rate:
+  """Warm-up, then an exponential decay from `peak` to `final` at step `total` (BinaryConnect, arXiv:1511.00363)."""
+  steps = max(total - warmup, 1)
+  return optax.join_schedules(
+    [_warm_up(peak, warmup), optax.exponential_decay(peak, steps, final / peak, end_value=final)], [warmup])
+
+
 def sgd(
   rate: Rate, decay: optax.GradientTransformation, *, momentum: float = 0.9, nesterov: bool = False
 ) -> optax.GradientTransformation:
@@ -49,6 +58,47 @@ def adamw(
 ) -> optax.GradientTransformation:
   """Adam with decoupled weight decay, after the scaling: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2."""
   return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, optax.scale_by_learning_rate(rate))
+
+
+def glorot_adam(
+  rate: Rate, decay: optax.GradientTransformation, *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+  """Adam with the rates of kernels divided by sqrt(1.5 / (fan_in + fan_out)), so that signs change soon in wide layers.
+
+  Courbariaux, Bengio, David 2015, arXiv:1511.00363, section 2.5, in the form of its code. Kernels are parameters of two
+  or more axes, the last two of them inputs and outputs.
+  """
+
+  def scale(update: Any) -> Any:
+    if update.ndim < 2:
+      return update
+    *window, inputs, outputs = update.shape
+    return update * math.sqrt(math.prod(window) * (inputs + outputs) / 1.5)
+
+  scaled = optax.stateless(lambda updates, params: jax.tree.map(scale, updates))
+  return optax.chain(
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps), decay, scaled, optax.scale_by_learning_rate(rate))
+
+
+def bop(
+  rate: Rate, decay: optax.GradientTransformation, *, adaptivity: float = 1e-4, threshold: float = 1e-8,
+  binary: str = '.*/kernel',
+) -> optax.GradientTransformation:
+  """`binarize.bop` for the params whose path `binary` matches as a whole, Adam for the others.
+
+  The defaults are those of Helwegen et al. 2019, arXiv:1906.02107, for CIFAR-10; without their decay of the adaptivity.
+  """
+
+  def labels(tree: PyTree) -> PyTree:
+    def label(key_path: tuple[Any, ...], leaf: Any) -> str:
+      return 'bop' if re.fullmatch(binary, trees.path_string(key_path)) else 'adam'
+
+    return {
+      'params': jax.tree_util.tree_map_with_path(label, tree['params']),
+      'transform': jax.tree.map(lambda leaf: 'adam', tree['transform'])}
+
+  adam = optax.chain(optax.scale_by_adam(), decay, optax.scale_by_learning_rate(rate))
+  return optax.partition({'bop': binarize.bop(adaptivity, threshold=threshold), 'adam': adam}, labels)
 
 
 def optimizer(

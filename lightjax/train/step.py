@@ -12,6 +12,7 @@ from jax import lax
 from lightjax.core import rngs
 from lightjax.core.transform import Own
 from lightjax.core.typing import Array, PyTree, Variables
+from lightjax.train import losses
 from lightjax.train.compression import Compressed
 from lightjax.train.state import TrainState
 
@@ -19,7 +20,7 @@ __all__ = ['Distillation', 'evaluation_step', 'training_step']
 
 
 class Distillation(NamedTuple):
-  """A student's share of teaching: loss = (1 - weight) cross-entropy + weight * criterion, weights on batch means.
+  """A student's share of teaching: loss = (1 - weight) loss of the labels + weight * criterion, weights on batch means.
 
   Attributes:
     apply: (teacher, images) -> logits [b c] of the frozen teacher in evaluation mode; `teacher` is a pytree, an
@@ -39,6 +40,7 @@ def training_step(
   optimizer: optax.GradientTransformation,
   *,
   prepare: Callable[[Array, Array], Array],
+  loss: Callable[[Array, Array, float], Array] = losses.cross_entropy,
   label_smoothing: float = 0.0,
   average: float = 0.0,
   distillation: Distillation | None = None,
@@ -50,6 +52,7 @@ def training_step(
     compressed: the network under its transform.
     optimizer: over {'params', 'transform'}.
     prepare: (key, images as stored [b h w c]) -> float images: normalization and augmentation.
+    loss: (outputs [b c], labels [b], label smoothing) -> loss [b]; of `losses`.
     label_smoothing: mass taken from the true class, 0..1.
     average: decay of the params' moving average, 0..1; used if the state has one.
     distillation: teaching by a frozen network, or None.
@@ -74,17 +77,17 @@ def training_step(
       (logits, mutated), observed = compressed.apply_view(
         {**state.collections, 'params': viewed}, own, inputs, observe=True, train=True,
         mutable=list(state.collections), rngs={'dropout': rngs.fold(key, 'dropout')})
-      loss = cross_entropy(logits, labels, label_smoothing).mean()
+      value = loss(logits, labels, label_smoothing).mean()
       if distillation is not None:
         teaching = distillation.criterion(logits, taught, **distillation.hyper).mean()
-        loss = (1 - distillation.weight) * loss + distillation.weight * teaching
+        value = (1 - distillation.weight) * value + distillation.weight * teaching
       if penalty is not None:
-        loss += penalty({**state.collections, 'params': viewed})
-      return loss, (logits, mutated, observed)
+        value += penalty({**state.collections, 'params': viewed})
+      return value, (logits, mutated, observed)
 
     viewed, pull_back = jax.vjp(view, state.params, state.own.trainable)
     differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-    (loss, (logits, mutated, observed)), (at_view, direct) = differentiate(viewed, state.own.trainable)
+    (value, (logits, mutated, observed)), (at_view, direct) = differentiate(viewed, state.own.trainable)
     gradients, through_view = pull_back(at_view)
     gradients = {'params': gradients, 'transform': jax.tree.map(jnp.add, through_view, direct)}
 
@@ -97,7 +100,7 @@ def training_step(
       # In training mode, as the gradients are: at initialization the running statistics say nothing.
       logits, _ = compressed.forward(
         variables, inputs, train=True, mutable=list(collections), rngs={'dropout': rngs.fold(key, 'dropout')})
-      return cross_entropy(logits, labels, label_smoothing).mean()
+      return loss(logits, labels, label_smoothing).mean()
 
     # The optimizer's slots are masked over both trees, the averaged params over their own.
     variables, own, _ = compressed.update(
@@ -113,11 +116,11 @@ def training_step(
 
     # By a sort, which puts the first that is not finite in front: XLA takes a conjunction into the update of every
     # parameter, each time of all parameters, and the time to compile a step grows with the square of their number.
-    finite = jnp.stack([jnp.isfinite(loss), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(at_view))])
+    finite = jnp.stack([jnp.isfinite(value), *(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(at_view))])
     ordered, leaves = lax.sort((finite.astype(jnp.int32), jnp.arange(finite.size)), num_keys=1)
     totals = {
       'examples': state.totals['examples'] + labels.shape[0],
-      'loss': state.totals['loss'] + loss * labels.shape[0],
+      'loss': state.totals['loss'] + value * labels.shape[0],
       'correct': state.totals['correct'] + (logits.argmax(-1) == labels).sum(),
     }
     # A failed run stands still, so that the layer can be found from the very state and batch that failed.
@@ -132,30 +135,26 @@ def training_step(
 
 
 def evaluation_step(
-  compressed: Compressed, *, prepare: Callable[[Array], Array]
+  compressed: Compressed, *, prepare: Callable[[Array], Array],
+  loss: Callable[[Array, Array, float], Array] = losses.cross_entropy,
 ) -> Callable[[Variables, Own, Array, Array, Array], dict[str, Array]]:
   """Sums of a batch in evaluation mode.
 
   Args:
     compressed: the network under its transform.
     prepare: images as stored -> float images, without augmentation.
+    loss: as for `training_step`; labels are not smoothed.
   Returns:
     (variables, own, images, labels, valid [b] bool) -> {'examples', 'loss', 'correct'}; padded examples do not count.
   """
 
   def step(variables: Variables, own: Own, images: Array, labels: Array, valid: Array) -> dict[str, Array]:
     logits = compressed.apply(variables, own, prepare(images))
-    losses = cross_entropy(logits, labels, 0.0)
+    each = loss(logits, labels, 0.0)
     return {
       'examples': valid.sum().astype(jnp.float32),
-      'loss': jnp.where(valid, losses, 0).sum(),
+      'loss': jnp.where(valid, each, 0).sum(),
       'correct': (valid & (logits.argmax(-1) == labels)).sum().astype(jnp.float32),
     }
 
   return step
-
-
-def cross_entropy(logits: Array, labels: Array, smoothing: float) -> Array:
-  """Softmax cross-entropy [b] in float32, the labels smoothed by Szegedy et al. 2016, arXiv:1512.00567, section 7."""
-  targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)

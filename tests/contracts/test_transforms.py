@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lightjax import prune, quantize
+from lightjax import binarize, prune, quantize
+from lightjax.binarize import binarizers, estimators
 from lightjax.core import schedules, trees
 from lightjax.core.transform import Context, Transform, chain, where
 from lightjax.prune import budgets, criteria, patterns
@@ -71,6 +72,12 @@ METHODS: dict[str, Transform] = {
   'SynFlow': pruned(criteria.synflow, budget=budgets.global_, schedule=schedules.constant(0.6), rounds=3),
   'weights, per tensor': quantize.weights(bits=4, per_channel=False),
   **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
+  **{f'binary weights, {name}': binarize.weights(each, clip=0.4, steps=4) for name, each in pieces(binarizers).items()},
+  **{f'binary activations, {name}': binarize.activations(each, steps=4) for name, each in pieces(estimators).items()},
+  'trained ternary': binarize.trained_ternary(),
+  'prune, then ternary': chain(pruned(), binarize.weights(binarizers.ternary, clip=None)),
+  'binary weights and activations': chain(
+    binarize.weights(binarizers.xnor, clip=1.0), binarize.activations(estimators.polynomial)),
   'nothing': chain(),
   'prune, then weights': chain(pruned(), quantize.weights(bits=4)),
   'prune twice': chain(pruned(), pruned(budget=budgets.global_)),
@@ -82,7 +89,9 @@ METHODS: dict[str, Transform] = {
     ('.*', quantize.weights(bits=8)))),
 }
 # Constructors that the methods above exercise.
-COVERED = {'prune': {'prune'}, 'quantize': {'weights', 'activations'}}
+COVERED = {
+  'prune': {'prune'}, 'quantize': {'weights', 'activations'},
+  'binarize': {'weights', 'activations', 'trained_ternary'}}
 
 
 class Case:
@@ -125,7 +134,7 @@ def equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('package', [prune, quantize], ids=lambda package: package.__name__)
+@pytest.mark.parametrize('package', [prune, quantize, binarize], ids=lambda package: package.__name__)
 def test_every_constructor_of_the_package_is_among_the_methods(package):
   found = {name for name in package.__all__ if callable(getattr(package, name))
            and inspect.signature(getattr(package, name)).return_annotation in (Transform, 'Transform')}
@@ -207,7 +216,8 @@ def test_what_is_stored_decodes_to_the_view_to_the_last_bit(case):
   stored, view = case.method.finalize(case.variables, case.own), trees.flatten(case.view(key=None))
   for path, integers in stored.parameters.items():
     assert integers.codes.dtype == jnp.int8
-    assert np.abs(np.asarray(integers.codes, np.int32)).max() < 2 ** (integers.bits - 1)
+    codes = np.abs(np.asarray(integers.codes, np.int32))
+    assert (codes == 1).all() if integers.bits == 1 else codes.max() < 2 ** (integers.bits - 1)
     decoded = np.asarray(integers.codes).astype(np.float32) * np.asarray(integers.scale)
     np.testing.assert_array_equal(decoded.view(np.int32), np.asarray(view[path]).view(np.int32))
     np.testing.assert_array_equal(decoded, integers.decode())

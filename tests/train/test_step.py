@@ -209,16 +209,6 @@ def test_randomness_is_new_in_each_step_and_a_function_of_key_and_step():
   assert follow(jax.random.key(6), 1) != first[:1] and prepared[8] not in prepared[:8]
 
 
-@pytest.mark.parametrize('smoothing', [0.0, 0.1, 0.4])
-def test_label_smoothing(smoothing):
-  logits = np.random.default_rng(0).normal(size=(5, 4))
-  labels = np.array([0, 1, 2, 3, 1])
-  targets = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
-  log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  seen = step.cross_entropy(jnp.asarray(logits, jnp.float32), jnp.asarray(labels), smoothing)
-  np.testing.assert_allclose(seen, -(targets * log).sum(-1), rtol=1e-5)
-
-
 @pytest.mark.parametrize('weight', [0.0, 0.3, 1.0])
 def test_a_student_pays_its_share_of_both_terms(weight):
   """(1 - weight) cross-entropy + weight T^2 KL(teacher || student), by NumPy."""

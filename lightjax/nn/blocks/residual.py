@@ -84,9 +84,9 @@ class Bottleneck(nn.Module):
 
 
 class PreActBlock(nn.Module):
-  """BatchNorm and ReLU before each of two 3x3 convolutions (figure 1b of He et al. 2016b).
+  """BatchNorm and an activation before each of two 3x3 convolutions (figure 1b of He et al. 2016b).
 
-    z = relu(norm1(x));   y = conv2(dropout(relu(norm2(conv1(z))))) + shortcut
+    z = activation(norm1(x));   y = conv2(dropout(activation(norm2(conv1(z))))) + shortcut
 
   The shortcut is x where it has y's shape; otherwise of z, a 1x1 convolution without norm or one of the shortcuts
   without parameters.
@@ -97,6 +97,7 @@ class PreActBlock(nn.Module):
     dropout: rate between the convolutions in training, needs the rng 'dropout' (Wide ResNets).
     shortcut: where the shape changes, as in `BasicBlock`.
     dtype: of the computation.
+    activation: ReLU in the paper; one that keeps the sign where the convolutions have binary inputs.
   """
 
   features: int
@@ -104,13 +105,14 @@ class PreActBlock(nn.Module):
   dropout: float = 0.0
   shortcut: Shortcut = 'projection'
   dtype: Any = jnp.float32
+  activation: Callable[[Array], Array] = nn.relu
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b ho wo d']:
     """The block on one batch."""
     conv, norm = _layers(self.dtype, train)
-    z = nn.relu(norm('norm1')(x))
-    y = nn.relu(norm('norm2')(conv('conv1', self.features, 3, self.strides)(z)))
+    z = self.activation(norm('norm1')(x))
+    y = self.activation(norm('norm2')(conv('conv1', self.features, 3, self.strides)(z)))
     if self.dropout:
       y = nn.Dropout(self.dropout, deterministic=not train)(y)
     y = conv('conv2', self.features, 3)(y)
