@@ -26,8 +26,6 @@ from lightjax.core.typing import Array
 __all__ = ['PackedKernel', 'conv', 'count_differences', 'dense', 'interceptor', 'pack', 'pack_kernel']
 
 WORD = 32
-# Words that one pass over the counts takes together: a pass costs memory traffic, a word a few instructions.
-WORDS_A_PASS = 8
 
 
 class PackedKernel(NamedTuple):
@@ -95,18 +93,12 @@ def count_differences(x: UInt32[Array, 'm w'], kernel: UInt32[Array, 'w o']) -> 
   """
   rows = x.T
 
-  def differing(first: Any, words: int) -> Array:
-    left = lax.dynamic_slice_in_dim(rows, first, words)[:, :, None]
-    right = lax.dynamic_slice_in_dim(kernel, first, words)[:, None, :]
-    # Written out word by word: a reduction over the words would not be fused into one pass.
-    return sum(lax.population_count(left[i] ^ right[i]).astype(jnp.int32) for i in range(words))  # type: ignore
+  # Word by word: written as one reduction over the words it takes 10 times as long on CPU.
+  def add(i: Any, counts: Array) -> Array:
+    return counts + lax.population_count(rows[i][:, None] ^ kernel[i][None, :])
 
-  passes, rest = divmod(kernel.shape[0], WORDS_A_PASS)
-  counts = jnp.zeros((x.shape[0], kernel.shape[1]), jnp.int32)
-  if passes:
-    counts = lax.fori_loop(
-      0, passes, lambda i, counts: counts + differing(i * WORDS_A_PASS, WORDS_A_PASS), counts)
-  return counts + differing(passes * WORDS_A_PASS, rest) if rest else counts
+  counts = jnp.zeros((x.shape[0], kernel.shape[1]), jnp.uint32)
+  return lax.fori_loop(0, kernel.shape[0], add, counts).astype(jnp.int32)
 
 
 def dense(x: Float[Array, '*b n'], kernel: PackedKernel) -> Float[Array, '*b o']:

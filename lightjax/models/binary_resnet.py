@@ -1,7 +1,7 @@
 """ResNet-18 as binarization papers build it: what is between its binary convolutions, and where the shortcuts go.
 
   network             params        MACs at 224
-  xnor_resnet18       11,686,312    1,814,073,344
+  xnor_resnet18       11,687,848    1,814,073,344
   bi_real_resnet18    11,689,512    1,814,073,344
   react_resnet18      11,704,424    1,814,073,344
 

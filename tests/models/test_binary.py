@@ -64,8 +64,8 @@ def test_figures_in_the_docstring_are_counted(name):
 @pytest.mark.parametrize('stem, size, final', [('imagenet', 224, 7), ('cifar', 32, 4), ('mnist', 28, 2)])
 @pytest.mark.parametrize('name', ['xnor_resnet18', 'bi_real_resnet18'])
 def test_stems_end_at_the_stated_resolution(name, stem, size, final):
-  layers = counted(name, size, stem=stem).layers
-  assert [layer.output_shape for layer in layers if layer.module.startswith('stage4')][-1] == (final, final, 512)
+  convolutions = [layer for layer in counted(name, size, stem=stem).layers if layer.kind == 'conv']
+  assert convolutions[-1].output_shape == (final, final, 512)
 
 
 def test_every_layer_of_the_perceptron_is_normalized_and_dropped_in_training_alone():
@@ -82,10 +82,13 @@ def test_every_layer_of_the_perceptron_is_normalized_and_dropped_in_training_alo
 
 
 def test_pooling_comes_before_the_norm():
-  names = [layer.module for layer in counted('vgg_small', 32).layers]
-  assert names == [*(f'conv{i}' for i in range(1, 7)), 'fc1', 'fc2', 'fc3']
-  shapes = {layer.module: layer.output_shape for layer in counted('vgg_small', 32).layers}
-  assert shapes['conv2'] == (32, 32, 128) and shapes['conv3'] == (16, 16, 256) and shapes['fc1'] == (1024,)
+  model = models.create('vgg_small', width=0.125)
+  x = jnp.ones((1, 32, 32, 3))
+  variables = jax.eval_shape(model.init, jax.random.key(0), x)
+  _, seen = jax.eval_shape(lambda variables: model.apply(variables, x, capture_intermediates=True), variables)
+  shapes = {name: each['__call__'][0].shape[1:] for name, each in seen['intermediates'].items() if name != '__call__'}
+  assert shapes['conv2'] == (32, 32, 16) and shapes['conv2_norm'] == (16, 16, 16)
+  assert shapes['conv6'] == (8, 8, 64) and shapes['conv6_norm'] == (4, 4, 64) and shapes['fc1'] == (128,)
 
 
 @pytest.mark.parametrize('build, message', [

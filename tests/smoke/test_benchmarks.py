@@ -9,6 +9,7 @@ COMMANDS = {
   'transform_overhead': (
     ['--model=resnet8', '--size=8', '--batch_size=4', '--rounds=1'], r'W8A8 QAT +[\d.]+ ms  \d+\.\d\d x plain'),
   'compile_time': (['--only=lenet300', '--batch=2'], r'lenet300 +28 +[\d.]+ s +[\d.]+ s'),
+  'packed_matmul': (['--sizes=64', '--rounds=4'], r'n = +64  float32 .* x as fast; with packing .* x'),
   'loop_speed': (['--config.epochs=60'], r'lenet300, batch 128: [\d,]+ examples/s'),
 }
 
