@@ -3,7 +3,7 @@
 Sources: Courbariaux, Bengio, David 2015, arXiv:1511.00363, section 3.1 (1.29 % test error with deterministic binary
 weights, 1.18 % with stochastic ones, whose real weights are tested); Courbariaux et al. 2016, arXiv:1602.02830, section
 2.1 (binary activations too: 0.96 % with layers of 4096), as `binary_mlp_mnist.py:bnn`. Deviations: Adam on latent
-weights, whose rates are scaled as in the paper, for 60 epochs in place of SGD for 1000; batches of 100; pixels are
+weights, whose rates are scaled as in the paper, for 60 epochs in place of SGD for 1000; pixels are
 normalized; no dropout in the BNN. The images come from TFDS ('mnist'), or from idx files in data.dir.
 COMMAND: python -m experiments.run --config=experiments/configs/binary_mlp_mnist.py --workdir=runs/binary_connect
 """
@@ -17,7 +17,7 @@ def get_config(arg: str = ''):
   config = configuration.default()
   config.model.update(name='binary_mlp', width=1024, activation='hard_tanh' if arg else 'relu')
   config.data.name = 'mnist'
-  config.batch_size = 100
+  config.batch_size = 200
   config.epochs = 60
   config.loss = 'squared_hinge'
   config.optimizer.name = 'glorot_adam'
