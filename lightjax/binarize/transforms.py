@@ -58,7 +58,7 @@ def weights(binarizer: Callable[..., Levels], *, clip: float | None, steps: int 
     found = {}
     for path, shape in own.state['channels'].items():
       offered = {
-        'weight': bounded(leaves[path]), 'progress': own.state['progress'],
+        'weight': bounded(jnp.asarray(leaves[path])), 'progress': own.state['progress'],
         'axes': tuple(axis for axis, size in enumerate(shape.shape) if size == 1),
         'key': None if key is None else rngs.fold(key, path)}
       found[path] = binarizer(**{each: offered[each] for each in asked})
@@ -72,7 +72,8 @@ def weights(binarizer: Callable[..., Levels], *, clip: float | None, steps: int 
 
   def project(variables: Variables, own: Own) -> Variables:
     leaves = trees.flatten(variables)
-    return trees.replace(variables, {path: bounded(leaves[path]) for path in own.state['channels']})
+    return trees.replace(variables, {
+      path: bounded(jnp.asarray(leaves[path])) for path in own.state['channels']})
 
   def finalize(variables: Variables, own: Own) -> Encoded:
     return _stored(levels(variables, own, None))
@@ -104,6 +105,7 @@ def trained_ternary(*, threshold: float = 0.05) -> Transform:
   def init(variables: Variables, context: Context) -> Own:
     means = {}
     for path, leaf in context.select(variables).items():
+      leaf = jnp.asarray(leaf)
       codes = codes_of(leaf)
       means[path] = {
         'positive': binarizers.mean_of(leaf, codes > 0).reshape(()),
@@ -114,7 +116,8 @@ def trained_ternary(*, threshold: float = 0.05) -> Transform:
     leaves = trees.flatten(variables)
     values = {}
     for path, trained in own.trainable.items():
-      leaf, codes = leaves[path], codes_of(leaves[path])
+      leaf = jnp.asarray(leaves[path])
+      codes = codes_of(leaf)
       positive, negative = (trained[name].astype(leaf.dtype) for name in ('positive', 'negative'))
       value = jnp.where(codes > 0, positive, jnp.where(codes < 0, -negative, 0))
       values[path] = pass_through(leaf, value, jnp.where(codes > 0, positive, jnp.where(codes < 0, negative, 1)))

@@ -194,3 +194,12 @@ def test_a_weight_costs_its_bits_in_the_file_and_comes_back_the_same(name, tmp_p
 def test_real_weights_of_the_stochastic_ones_are_stored_as_they_are():
   compressed, own = setup(binarize.weights(binarizers.stochastic_binary_connect, clip=1.0))
   assert not compressed.transform.finalize(VARIABLES, own).parameters
+
+
+def test_weights_from_a_file_are_numpy_arrays_and_welcome():
+  variables = jax.tree.map(np.asarray, VARIABLES)
+  for method in (binarize.weights(binarizers.xnor, clip=1.0), binarize.trained_ternary()):
+    compressed = bind(Network(), variables, method, X)
+    own = compressed.init(variables)
+    views = (compressed.transform.view(each, own, None) for each in (variables, VARIABLES))
+    assert jax.tree.all(jax.tree.map(np.array_equal, *views))

@@ -5,7 +5,7 @@ from experiments import configuration, unit
 from lightjax import artifact
 
 NAMES = sorted(path.name for path in configuration.FOLDER.glob('*.py') if not path.name.startswith('_'))
-SLOW = ('mobilenet_v2_cifar10.py',)  # to compile
+SLOW = ('mobilenet_v2_cifar10.py', 'two_stage_fashion_mnist.py', 'vgg_small_cifar10.py')  # to compile or to run
 
 
 @pytest.mark.parametrize('name', [
