@@ -5,7 +5,8 @@ no binarization, deterministic and stochastic binary weights. BNN (Courbariaux e
 binary activations too, with layers of 4096 in the paper's Theano run and of 2048 in Torch7's. Ours has layers of 1024:
 a deviation, which no published figure stands beside; the wider ones are complete, and not run here. 60 epochs, 54,000
 images to train on. The file holds one bit a weight, but for stochastic BinaryConnect, which is tested with its real
-weights. Needs MNIST: from TFDS, or as idx files with --data_dir.
+weights. A run takes 16 minutes of one core; the twelve take about two hours on 2 cores with --jobs=2. Needs MNIST: from
+TFDS, or as idx files with --data_dir.
 """
 from experiments.engine.published import published
 
