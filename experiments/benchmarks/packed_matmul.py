@@ -30,13 +30,12 @@ _OUTPUT = flags.DEFINE_string('output', None, 'JSON file to write the figures to
 def product(n: int, rounds: int) -> dict[str, Any]:
   """One size: milliseconds and ratios, and whether the products are the same."""
   generator = np.random.default_rng(0)
-  left, right = (generator.choice(np.array([-1, 1], np.float32), (n, n)) for _ in range(2))
-  kernel = packed.pack_kernel(Integers(right.astype(np.int8), np.ones((1, 1), np.float32), 1))
+  left, right = (jnp.asarray(generator.choice([-1, 1], (n, n)), jnp.float32) for _ in range(2))
+  kernel = packed.pack_kernel(Integers(right.astype(jnp.int8), jnp.ones((1, 1)), 1))
   rows = jax.jit(packed.pack)(left)
   exact = jax.jit(jnp.matmul)
   on_bits = jax.jit(lambda rows, words: n - 2 * packed.count_differences(rows, words))
   with_packing = jax.jit(packed.dense)
-  left, right = jnp.asarray(left), jnp.asarray(right)
   wanted = np.asarray(exact(left, right))
   for found in (on_bits(rows, kernel.words), with_packing(left, kernel)):
     if not np.array_equal(wanted, found):

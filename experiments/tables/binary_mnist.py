@@ -16,7 +16,7 @@ COLUMNS = ('best/test/accuracy', 'params', 'macs', 'bytes', 'seconds')
 BNN = 'binary_mlp_mnist.py:bnn'
 
 
-def _figure(paper: str, **selection: str):
+def _figure(paper, **selection):
   (figure,) = published('binary', paper=paper, dataset='MNIST', **selection)
   return figure
 

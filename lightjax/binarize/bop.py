@@ -14,7 +14,7 @@ __all__ = ['Flips', 'bop']
 
 class Flips(NamedTuple):
   """State of `bop`: steps taken, and the moving average of the gradients, a tree like the params."""
-  count: Array
+  step: Array
   average: PyTree
 
 
@@ -42,13 +42,13 @@ def bop(adaptivity: optax.ScalarOrSchedule, *, threshold: float) -> optax.Gradie
   def update(gradients: PyTree, state: Flips, params: PyTree | None = None) -> tuple[PyTree, Flips]:
     if params is None:
       raise ValueError('bop flips weights: call update(gradients, state, params).')
-    rate = adaptivity(state.count) if callable(adaptivity) else adaptivity
+    rate = adaptivity(state.step) if callable(adaptivity) else adaptivity
     average = jax.tree.map(lambda m, g: ((1 - rate) * m + rate * g).astype(m.dtype), state.average, gradients)
 
     def flip(m: Array, w: Array) -> Any:
       against = (jnp.abs(m) > threshold) & ((m > 0) == (w >= 0))
       return jnp.where(against, jnp.where(w == 0, -1, -2 * w), 0).astype(w.dtype)
 
-    return jax.tree.map(flip, average, params), Flips(state.count + 1, average)
+    return jax.tree.map(flip, average, params), Flips(state.step + 1, average)
 
   return optax.GradientTransformation(init, update)

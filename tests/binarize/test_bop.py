@@ -25,7 +25,7 @@ def test_weights_flip_as_in_the_papers_algorithm():
     mine = np.where(flip, -mine, mine)
     flips += flip.sum()
     np.testing.assert_array_equal(params['kernel'], mine)
-  assert flips > 10 and state.count == 20
+  assert flips > 10 and state.step == 20
 
 
 def test_zero_counts_as_plus_and_becomes_minus():
@@ -36,7 +36,7 @@ def test_zero_counts_as_plus_and_becomes_minus():
 
 
 def test_the_adaptivity_may_be_a_schedule():
-  optimizer = bop(lambda count: jnp.where(count == 0, 1.0, 0.0), threshold=0.5)
+  optimizer = bop(lambda step: jnp.where(step == 0, 1.0, 0.0), threshold=0.5)
   state = optimizer.init(jnp.ones(1))
   _, state = optimizer.update(jnp.array([2.0]), state, jnp.ones(1))
   _, state = optimizer.update(jnp.array([5.0]), state, jnp.ones(1))
