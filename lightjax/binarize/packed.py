@@ -26,6 +26,8 @@ from lightjax.core.typing import Array
 __all__ = ['PackedKernel', 'conv', 'count_differences', 'dense', 'interceptor', 'pack', 'pack_kernel']
 
 WORD = 32
+# Words that one pass over the counts takes: more passes cost memory traffic.
+WORDS_A_PASS = 4
 
 
 class PackedKernel(NamedTuple):
@@ -91,14 +93,18 @@ def count_differences(x: UInt32[Array, 'm w'], kernel: UInt32[Array, 'w o']) -> 
   Returns:
     int32 counts.
   """
-  rows = x.T
+  missing = -kernel.shape[0] % WORDS_A_PASS  # words of zeros on both sides, which differ in no bit
+  rows, columns = (jnp.pad(each, ((0, missing), (0, 0))) for each in (x.T, kernel))
 
-  # Word by word: written as one reduction over the words it takes 10 times as long on CPU.
+  # Word by word in a loop: written as one reduction over the words it takes 5 to 10 times as long on CPU.
   def add(i: Any, counts: Array) -> Array:
-    return counts + lax.population_count(rows[i][:, None] ^ kernel[i][None, :])
+    for k in range(WORDS_A_PASS):
+      word = i * WORDS_A_PASS + k
+      counts = counts + lax.population_count(rows[word][:, None] ^ columns[word][None, :])
+    return counts
 
   counts = jnp.zeros((x.shape[0], kernel.shape[1]), jnp.uint32)
-  return lax.fori_loop(0, kernel.shape[0], add, counts).astype(jnp.int32)
+  return lax.fori_loop(0, rows.shape[0] // WORDS_A_PASS, add, counts).astype(jnp.int32)
 
 
 def dense(x: Float[Array, '*b n'], kernel: PackedKernel) -> Float[Array, '*b o']:
