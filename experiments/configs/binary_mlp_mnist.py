@@ -1,8 +1,8 @@
 """The BinaryConnect perceptron on MNIST (54,000 images to train on): three layers of 1024, binary weights, L2-SVM.
 
 Sources: Courbariaux, Bengio, David 2015, arXiv:1511.00363, section 3.1 (1.29 % test error with deterministic binary
-weights, 1.18 % with stochastic ones, whose real weights are tested); Courbariaux et al. 2016, arXiv:1602.02830, section
-2.1 (binary activations too: 0.96 % with layers of 4096), as `binary_mlp_mnist.py:bnn`. Deviations: 60 epochs in place
+weights, 1.18 % with stochastic ones, whose real weights are tested); Courbariaux et al. 2016, arXiv:1602.02830, table
+1 (binary activations too: 0.96 % with layers of 4096), as `binary_mlp_mnist.py:bnn`. Deviations: 60 epochs in place
 of 1000, by Adam with the scaled rates of the papers' code in place of SGD; normalized pixels; no dropout in the BNN.
 Expected: 97.3 % after 3 epochs; 16 minutes of one core for all 60. The images come from TFDS ('mnist'), or from idx
 files in data.dir.

@@ -1,7 +1,7 @@
 """VGG-small on CIFAR-10 with binary weights (BinaryConnect), or binary activations too (BNN, `:bnn`).
 
 Sources: Courbariaux, Bengio, David 2015, arXiv:1511.00363, section 3.2 (test error 9.90 % with deterministic binary
-weights, 8.27 % with stochastic ones); Courbariaux et al. 2016, arXiv:1602.02830, section 2.2 (10.15 %). Deviations:
+weights, 8.27 % with stochastic ones); Courbariaux et al. 2016, arXiv:1602.02830, table 1 (10.15 %). Deviations:
 normalized pixels in place of ZCA whitening. Not run here: days on 2 CPU cores. CIFAR-10 comes from TFDS.
 COMMAND: python -m experiments.run --config=experiments/configs/vgg_small_cifar10.py --workdir=runs/vgg_small
 """

@@ -121,7 +121,7 @@ def bi_real(weight: Array, axes: Sequence[int]) -> Levels:
     axes: that an output channel sums over.
   Returns:
     Two levels a channel; no gradient through the scale.
-  Source: Liu et al. 2018, arXiv:1808.00278, section 3.3 (magnitude-aware gradient); Liu et al. 2020, arXiv:2003.03488.
+  Source: Liu et al. 2018, arXiv:1808.00278 (magnitude-aware gradient); Liu et al. 2020, arXiv:2003.03488.
   Deviations from the paper: scales are rounded, see `exact_scale`.
   """
   scale = exact_scale(lax.stop_gradient(_mean_size(weight, axes)), weight, axes)

@@ -35,7 +35,7 @@ def squared_hinge(logits: Array, labels: Array, smoothing: float) -> Array:
     float32 [b].
   Raises:
     ValueError: smoothed labels.
-  Source: Tang 2013, arXiv:1306.0239, eq. 5, without its weight penalty; the mean over classes is BinaryConnect's code.
+  Source: Tang 2013, arXiv:1306.0239, without its weight penalty; the mean over classes is BinaryConnect's code.
   """
   if smoothing:
     raise ValueError(f'squared_hinge: label_smoothing={smoothing} is for cross_entropy; set it to 0.')

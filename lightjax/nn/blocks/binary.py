@@ -18,7 +18,7 @@ from lightjax.nn.layers import BatchNorm, Conv, he_fan_out
 class LearnedShift(nn.Module):
   """x + shift, a number a channel: before a sign it makes ReActNet's RSign, sign(x - a) with a = -shift.
 
-  Source: Liu et al. 2020, arXiv:2003.03488, eq. 1.
+  Source: Liu et al. 2020, arXiv:2003.03488.
   """
 
   @nn.compact
@@ -30,7 +30,7 @@ class LearnedShift(nn.Module):
 class RPReLU(nn.Module):
   """PReLU whose corner is shifted: x - gamma + zeta where x > gamma, slope * (x - gamma) + zeta elsewhere.
 
-  Source: Liu et al. 2020, arXiv:2003.03488, eq. 2; the slope starts at 0.25 as in PReLU.
+  Source: Liu et al. 2020, arXiv:2003.03488; the slope starts at 0.25 as in PReLU.
   """
 
   @nn.compact
@@ -56,7 +56,7 @@ class BinaryBlock(nn.Module):
     strides: of the convolution and the average.
     learned: whether there are learned shifts before the sign and in the activation (ReActNet).
     dtype: of the computation.
-  Source: Liu et al. 2018, arXiv:1808.00278, figure 3 (Bi-Real Net); Liu et al. 2020, arXiv:2003.03488 (ReActNet).
+  Source: Liu et al. 2018, arXiv:1808.00278 (Bi-Real Net); Liu et al. 2020, arXiv:2003.03488 (ReActNet).
   """
 
   features: int
