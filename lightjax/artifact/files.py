@@ -31,7 +31,7 @@ class Stored(NamedTuple):
 
   Attributes:
     network: how to build the model, as it was given to `save` (tuples are lists).
-    variables: nested dict of NumPy arrays; integers are decoded to float32 as codes * scale.
+    variables: nested dict of NumPy arrays; integers are decoded to float32, (codes - zero point) * scale.
     encoded: the integers and the activation ranges, with NumPy arrays.
     meta: as it was given to `save`; {} where nothing was.
     sizes: the bytes of the file.
@@ -170,7 +170,7 @@ def from_bytes(data: bytes) -> Stored:
     if set(node) == {layout.ARRAY}:
       return read_array(node, keys)
     integers = parameters[_path(keys)] = reader.integers(node, _path(keys))
-    return _decode(integers.codes, integers.scale)
+    return _decode(integers)
 
   try:  # in the order in which `to_bytes` wrote the sections
     activations = layout.restore(header['activations'], ('activations',), read_array)
@@ -188,17 +188,19 @@ def _path(keys: layout.Keys) -> Path:
   return trees.path_string(tuple(jax.tree_util.DictKey(key) for key in keys))
 
 
-def _decode(codes: Any, scale: Any) -> np.ndarray:
+def _decode(integers: Integers) -> np.ndarray:
   """`Integers.decode` in NumPy."""
+  codes, scale = np.asarray(integers.codes), np.asarray(integers.scale, np.float32)
+  zero_point = None if integers.zero_point is None else np.asarray(integers.zero_point, np.float32)
   with np.errstate(all='ignore'):  # a file may hold a scale that is not finite
-    return np.asarray(np.asarray(codes).astype(np.float32) * np.asarray(scale, np.float32))
+    return np.asarray(Integers(codes, scale, integers.bits, zero_point).decode())
 
 
 def _refuse_other_values(integers: Integers, value: np.ndarray, path: Path) -> None:
   """The file must hold the network that was measured, up to the order of float32 multiplications; zeros exactly."""
   if np.shape(integers.codes) != value.shape:
     raise ValueError(f'{path}: codes of shape {np.shape(integers.codes)} stand for a parameter of shape {value.shape}.')
-  decoded = _decode(integers.codes, integers.scale)
+  decoded = _decode(integers)
   with np.errstate(invalid='ignore'):  # infinite values, which are refused here
     is_wrong = ~(np.abs(decoded - value) <= ROUNDING * np.abs(decoded))
   if is_wrong.any():

@@ -2,8 +2,9 @@
 
 An array stands in the JSON as `{'': description}`, which is why the empty string is no name. Its description is
 `[dtype, shape]` when it is stored dense and plain, else `[dtype, shape, positions, values, stored, position bytes,
-value bytes]` with the names of `codecs`. Integer codes have the keys 'bits' and 'scale' beside it. The sections follow
-one another in the order of the JSON's arrays: positions, values, then the scale's.
+value bytes]` with the names of `codecs`. Codes have the keys 'bits' and 'scale' beside it, and 'zero_point' where they
+have one. The sections follow one another in the order of the JSON's arrays: positions, values, then those of the scale
+and of the zero point.
 """
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ DTYPES = {np.dtype(each).name: np.dtype(each) for each in (
   ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2,
 )}
 BITS = range(1, 9)
+FLOAT8 = ('float8_e4m3fn', 'float8_e5m2')
 MOST_AXES = 32
 # A file of n bytes may hold arrays of 64 MiB + 4096 n bytes in memory: sparse arrays expand a lot (some 3000 times at
 # 99.98 % zeros), but the header of a damaged or hostile file could claim any size.
@@ -50,24 +52,37 @@ class Writer:
     return {ARRAY: self._coded(*_words(value, where))}
 
   def integers(self, value: Integers, where: str) -> dict[str, Any]:
-    """Store the codes and the scale of a parameter; returns their description.
+    """Store the codes, the scale and the zero point of a parameter; returns their description.
 
     Raises:
-      ValueError: the bits, a code or the scale's shape is out of bounds.
+      ValueError: the bits, a code, or the shape of scale or zero point is out of bounds.
     """
     codes, scale = np.asarray(value.codes), np.asarray(value.scale, np.float32)
     bits = int(value.bits)
     if bits not in BITS:
       raise ValueError(f'{where}: {value.bits} bits per code are not supported; use {BITS.start} to {BITS.stop - 1}.')
-    limit = 2 ** (bits - 1)
-    is_sound = np.abs(codes) == 1 if bits == 1 else (-limit <= codes) & (codes < limit)
-    if codes.dtype.kind not in 'iu' or not is_sound.all():
-      allowed = 'be 1 or -1' if bits == 1 else f'be integers in {-limit}..{limit - 1}'
-      raise ValueError(f'{where}: codes of {bits} bits must {allowed}.')
-    if not _broadcasts(scale.shape, codes.shape):
-      raise ValueError(f'{where}: a scale of shape {scale.shape} does not broadcast to codes of shape {codes.shape}.')
-    words = _to_words(codes.astype(np.int16), bits).astype(np.uint8).reshape(-1)
-    return {ARRAY: self._coded(words, 'int8', codes.shape, bits), 'bits': bits, 'scale': self.array(scale, where)}
+    if not _scales(scale.shape, codes.shape):
+      raise ValueError(f'{where}: a scale of shape {scale.shape} does not broadcast to codes of shape {codes.shape}, '
+                       'nor does it divide them into blocks.')
+    if codes.dtype.name in FLOAT8:
+      if bits != 8:
+        raise ValueError(f'{where}: codes of {codes.dtype.name} have 8 bits, not {bits}.')
+      words, dtype, _, _ = _words(codes, where)
+    else:
+      limit = 2 ** (bits - 1)
+      is_sound = np.abs(codes) == 1 if bits == 1 else (-limit <= codes) & (codes < limit)
+      if codes.dtype.kind not in 'iu' or not is_sound.all():
+        allowed = 'be 1 or -1' if bits == 1 else f'be integers in {-limit}..{limit - 1}'
+        raise ValueError(f'{where}: codes of {bits} bits must {allowed}.')
+      words, dtype = _to_words(codes.astype(np.int16), bits).astype(np.uint8).reshape(-1), 'int8'
+    description = {ARRAY: self._coded(words, dtype, codes.shape, bits), 'bits': bits, 'scale': self.array(scale, where)}
+    if value.zero_point is not None:
+      zero_point = np.asarray(value.zero_point, np.float32)
+      if zero_point.shape not in ((), scale.shape):
+        raise ValueError(
+          f'{where}: a zero point of shape {zero_point.shape} does not go with a scale of shape {scale.shape}.')
+      description['zero_point'] = self.array(zero_point, where)
+    return description
 
   def _coded(self, words: np.ndarray, dtype: str, shape: tuple[int, ...], width: int) -> list[Any]:
     coded = codecs.encode(words, width)
@@ -115,16 +130,18 @@ class Reader:
       ArtifactError: as `array`.
     """
     bits = node.get('bits')
-    is_complete = set(node) == {ARRAY, 'bits', 'scale'} and isinstance(node['scale'], dict)
+    parts = [part for part in ('scale', 'zero_point') if part in node]
+    is_complete = set(node) == {ARRAY, 'bits', 'scale', *parts} and all(isinstance(node[part], dict) for part in parts)
     if not is_complete or not _is_count(bits) or bits not in BITS:
       raise ArtifactError(f'{where}: the description of the integers is malformed.')
     codes, coded = self._decoded(node[ARRAY], bits, where)
-    scale: Any = self.array(node['scale'], where)
-    if scale.dtype != np.float32 or not _broadcasts(scale.shape, codes.shape):
-      raise ArtifactError(f'{where}: the scale does not fit the codes.')
-    scale_bytes = self.sizes.pop().total
+    found: list[Any] = [self.array(node[part], where) for part in parts]
+    is_float32 = all(each.dtype == np.float32 for each in found)
+    if not is_float32 or not _scales(found[0].shape, codes.shape) or found[-1].shape not in ((), found[0].shape):
+      raise ArtifactError(f'{where}: the scale or the zero point does not fit the codes.')
+    scale_bytes = sum(self.sizes.pop().total for _ in found)
     self.sizes.append(ArraySize(where, len(coded.position_bytes), len(coded.value_bytes), scales=scale_bytes))
-    return Integers(codes, scale, bits)
+    return Integers(codes, found[0], bits, *found[1:])
 
   def finish(self) -> None:
     """Raise ArtifactError unless the whole payload was read."""
@@ -148,7 +165,7 @@ class Reader:
       raise ArtifactError(f'{where}: {error}') from None
     if described.dtype == np.bool_ and np.any(words > 1):
       raise ArtifactError(f'{where}: a bool is neither 0 nor 1.')
-    if bits:
+    if bits and described.dtype == np.int8:
       words = _to_codes(words, bits)
     return words.view(described.dtype).reshape(described.shape), coded
 
@@ -182,8 +199,8 @@ class _Description(NamedTuple):
       raise ArtifactError(f'{where}: dtype {name!r:.40} is unknown.')
     if not isinstance(shape, list) or len(shape) > MOST_AXES or not all(_is_count(axis) for axis in shape):
       raise wrong
-    if bits and name != 'int8':
-      raise ArtifactError(f'{where}: integer codes are int8, not {name}.')
+    if bits and name != 'int8' and not (bits == 8 and name in FLOAT8):
+      raise ArtifactError(f'{where}: codes of {bits} bits are int8, not {name}.')
     dtype = DTYPES[name]
     width = bits or 8 * dtype.itemsize
     if not coding:
@@ -273,11 +290,13 @@ def _to_codes(words: np.ndarray, bits: int) -> np.ndarray:
   return ((words ^ sign).astype(np.int16) - sign).astype(np.int8)
 
 
-def _broadcasts(scale: tuple[int, ...], codes: tuple[int, ...]) -> bool:
-  """Whether `codes * scale` has the shape of the codes."""
+def _scales(scale: tuple[int, ...], codes: tuple[int, ...]) -> bool:
+  """Whether a scale broadcasts to the codes, or has one entry for each of equal blocks of them."""
   if len(scale) > len(codes):
     return False
-  return all(short in (1, long) for short, long in zip(reversed(scale), reversed(codes), strict=False))
+  is_block = len(scale) == len(codes)
+  pairs = zip(reversed(scale), reversed(codes), strict=False)
+  return all(short in (1, long) or (is_block and short > 0 and long % short == 0) for short, long in pairs)
 
 
 def _is_count(value: Any) -> bool:

@@ -13,7 +13,7 @@ class ArraySize(NamedTuple):
     path: a parameter's path; other collections and activation ranges start with their name ('batch_stats/norm/mean').
     positions: where the non-zeros of a sparse array stand.
     values: the values or integer codes of a coded array, with its codebook.
-    scales: the float32 scales of integer codes.
+    scales: the float32 scales and zero points of codes.
     rest: an array that is stored as it is, dense.
   """
   path: Path

@@ -86,3 +86,23 @@ def sign(x: Array) -> Array:
 @sign.defjvp
 def _sign_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
   return sign(primals[0]), jnp.where(jnp.abs(primals[0]) <= 1, tangents[0], 0)
+
+
+@jax.custom_jvp
+def scale_gradient(x: Array, factor: Array | float) -> Array:
+  """`x` in the forward pass; its gradient times a factor in the backward pass.
+
+  Args:
+    x: any shape.
+    factor: broadcastable to x.
+  Returns:
+    `x`, bit for bit, with d/dx = factor and d/dfactor = 0.
+  Source: Esser et al. 2020, arXiv:1902.08153, appendix A (gradscale).
+  """
+  del factor
+  return x
+
+
+@scale_gradient.defjvp
+def _scale_gradient_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+  return primals[0], (tangents[0] * primals[1]).astype(primals[0].dtype)

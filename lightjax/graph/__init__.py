@@ -2,9 +2,10 @@
 from lightjax.graph.channels import ChannelGraph, Constraint, Group, Member, channels
 from lightjax.graph.links import Link, links
 from lightjax.graph.nonfinite import first_nonfinite
+from lightjax.graph.streams import Read, streams
 from lightjax.graph.trace import Operation, Trace, layouts, trace
 
 __all__ = [
-  'ChannelGraph', 'Constraint', 'Group', 'Link', 'Member', 'Operation', 'Trace', 'channels',
-  'first_nonfinite', 'layouts', 'links', 'trace',
+  'ChannelGraph', 'Constraint', 'Group', 'Link', 'Member', 'Operation', 'Read', 'Trace', 'channels',
+  'first_nonfinite', 'layouts', 'links', 'streams', 'trace',
 ]

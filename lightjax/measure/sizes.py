@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lightjax.core import trees
-from lightjax.core.encoded import NOTHING, Encoded
+from lightjax.core.encoded import NOTHING, Encoded, spread
 from lightjax.core.typing import Path, Variables
 
 
@@ -20,7 +20,7 @@ class LayerSize(NamedTuple):
   Attributes:
     path: the parameter's path, or 'total'.
     parameters: number of entries.
-    nonzeros: entries that are not zero; integer codes that are not zero for an encoded parameter.
+    nonzeros: entries that are not zero; codes that do not stand for zero for an encoded parameter.
     bits: bits per stored value: those of the integer codes, else those of the dtype (32 for float32); for several
       parameters their mean over the non-zeros.
   """
@@ -67,6 +67,8 @@ def layers(variables: Variables, encoded: Encoded = NOTHING) -> tuple[LayerSize,
     integers = encoded.parameters.get(path)
     stored = np.asarray(leaves[path] if integers is None else integers.codes)
     bits = 8 * stored.dtype.itemsize if integers is None else integers.bits
+    if integers is not None and integers.zero_point is not None:
+      stored = stored.astype(np.float32) - spread(np.asarray(integers.zero_point), stored.shape)
     return LayerSize(path, stored.size, int(np.count_nonzero(stored)), bits)
 
   return tuple(measured(path) for path in leaves)

@@ -5,8 +5,9 @@ clipped before they are cast (a cast saturates in XLA and wraps in NumPy).
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -14,7 +15,10 @@ from jax import lax
 from lightjax.core import ste
 from lightjax.core.typing import Array
 
-__all__ = ['affine', 'affine_parameters', 'codes', 'limit', 'scale_absmax', 'symmetric']
+__all__ = [
+  'affine', 'affine_levels', 'affine_parameters', 'codes', 'limit', 'scale_absmax', 'stochastic', 'symmetric',
+  'symmetric_scale',
+]
 
 SMALLEST_STEP = np.finfo(np.float32).tiny
 
@@ -44,18 +48,52 @@ def scale_absmax(weight: Array, *, bits: int, reduced_axes: Sequence[int]) -> Ar
   Source: Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.
   """
   largest = jnp.max(jnp.abs(lax.stop_gradient(weight.astype(jnp.float32))), axis=tuple(reduced_axes), keepdims=True)
+  return symmetric_scale(largest, bits=bits)
+
+
+def symmetric_scale(largest: Array, *, bits: int) -> Array:
+  """The step that puts a value on the last level: largest / limit; 1 where that is zero or subnormal.
+
+  Args:
+    largest: magnitudes, any shape, float32.
+    bits: 2..8.
+  Returns:
+    Steps, the same shape, positive.
+  """
   # A product with the reciprocal: XLA rewrites a division by a constant under jit, and the two would differ by an ulp.
   step = largest * np.float32(1 / limit(bits))
   return jnp.where(step >= SMALLEST_STEP, step, 1)
 
 
-def codes(weight: Array, scale: Array, *, bits: int) -> Array:
+def stochastic(key: Array) -> Callable[[Array], Array]:
+  """Rounding up with the probability of the fraction, so that the expected value is the input; integers stay.
+
+  It takes the place of rounding to nearest in `codes` and `affine_levels`.
+
+  Args:
+    key: a key of its own for each array.
+  Returns:
+    Array -> integers as floats, gradient 1.
+  Source: Gupta et al. 2015, arXiv:1502.02551, section 3.
+  """
+
+  def round_(x: Array) -> Array:
+    constant = lax.stop_gradient(x)
+    down = jnp.floor(constant)
+    is_up = jax.random.uniform(key, x.shape, jnp.float32) < constant - down
+    return ste.straight_through(x, down + is_up)
+
+  return round_
+
+
+def codes(weight: Array, scale: Array, *, bits: int, rounding: Callable[[Array], Array] = ste.round_) -> Array:
   """Integer codes of the symmetric grid as float32: round(w / s), clipped to +-limit, straight-through.
 
   Args:
     weight: any shape.
     scale: broadcastable to it, positive.
     bits: 2..8.
+    rounding: straight-through; to nearest, or `stochastic(key)`.
   Returns:
     float32 integers in -limit..limit; the gradient with respect to w is 1 / s where w / s rounds to one of them, 0
     beyond.
@@ -63,7 +101,7 @@ def codes(weight: Array, scale: Array, *, bits: int) -> Array:
   bound = limit(bits)
   # Rounded first, clipped then: max|w| / s may lie an ulp beyond the bound, and the largest weight would lose its
   # gradient.
-  return ste.clip(ste.round_(weight.astype(jnp.float32) / scale), -bound, bound)
+  return ste.clip(rounding(weight.astype(jnp.float32) / scale), -bound, bound)
 
 
 def symmetric(weight: Array, scale: Array, *, bits: int) -> Array:
@@ -104,14 +142,30 @@ def affine(x: Array, scale: Array, zero_point: Array, *, bits: int) -> Array:
 
   Args:
     x: any shape.
-    scale: scalar, positive.
-    zero_point: scalar integer as float.
+    scale: broadcastable, positive.
+    zero_point: broadcastable, integers as floats.
     bits: 2..8.
   Returns:
     Same shape and dtype; gradient 1 where x rounds to a level (the closed range of the grid and half a step beyond it),
     0 outside.
   """
+  return (affine_levels(x, scale, zero_point, bits=bits) * scale).astype(x.dtype)
+
+
+def affine_levels(
+  x: Array, scale: Array, zero_point: Array, *, bits: int, rounding: Callable[[Array], Array] = ste.round_
+) -> Array:
+  """Codes of the unsigned grid less the zero point, as float32: clip(round(x * (1 / s)), -z, 2^bits - 1 - z).
+
+  Args:
+    x: any shape.
+    scale: broadcastable, positive.
+    zero_point: broadcastable, integers as floats.
+    bits: 2..8.
+    rounding: straight-through; to nearest, or `stochastic(key)`.
+  Returns:
+    float32 integers; the gradient with respect to x is 1 / s where it rounds to a level, 0 beyond.
+  """
   levels = 2**bits - 1
   # The reciprocal first: a stored network has constant scales, and this product is the same bits there.
-  rounded = ste.round_(x.astype(jnp.float32) * (1 / scale))
-  return (ste.clip(rounded, -zero_point, levels - zero_point) * scale).astype(x.dtype)
+  return ste.clip(rounding(x.astype(jnp.float32) * (1 / scale)), -zero_point, levels - zero_point)

@@ -1,10 +1,11 @@
-"""Observers of activation ranges: debiased moving averages of the smallest and largest value of a batch, in float32.
+"""Observers of activation ranges: debiased moving averages of the ends of each batch's range, in float32.
 
 They move in training only, never at init or in evaluation; under `jit` with a sharded batch the minimum is the global
 one.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax import lax
 
 from lightjax.core.typing import Array
 
-__all__ = ['Range', 'empty', 'limits', 'observe']
+__all__ = ['Range', 'empty', 'extremes', 'limits', 'observe']
 
 
 class Range(NamedTuple):
@@ -33,20 +34,28 @@ def empty() -> Range:
   return Range(*(jnp.zeros((), jnp.float32) for _ in range(3)))
 
 
-def observe(seen: Range, x: Array, *, decay: float) -> Range:
+def extremes(x: Array) -> tuple[Array, Array]:
+  """The smallest and the largest value."""
+  return jnp.min(x), jnp.max(x)
+
+
+def observe(
+  seen: Range, x: Array, *, decay: float, limits: Callable[[Array], tuple[Array, Array]] = extremes
+) -> Range:
   """The range after one more batch.
 
   Args:
     seen: the range so far.
     x: activations of a batch, any shape; no gradient passes.
     decay: weight of the past, 0..1; the first batch counts fully all the same.
+    limits: x in float32 -> its range as two scalars; see `scales`.
   Returns:
     The new range.
   """
-  x = lax.stop_gradient(x).astype(jnp.float32)
+  low, high = limits(lax.stop_gradient(x).astype(jnp.float32))
   return Range(
-    decay * seen.low + (1 - decay) * jnp.min(x),
-    decay * seen.high + (1 - decay) * jnp.max(x),
+    decay * seen.low + (1 - decay) * low,
+    decay * seen.high + (1 - decay) * high,
     decay * seen.weight + (1 - decay),
   )
 

@@ -1,55 +1,106 @@
 """Quantization of weights as a view."""
 from __future__ import annotations
 
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
 
-from lightjax.core import trees
-from lightjax.core.encoded import Encoded, Integers
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lightjax.core import rngs, trees
+from lightjax.core.encoded import Encoded, spread
 from lightjax.core.transform import Context, Own, Transform, transform
-from lightjax.core.typing import Array, Path, Variables
-from lightjax.quantize import quantizers
+from lightjax.core.typing import Array, Layout, Path, Variables
+from lightjax.quantize import formats, granularities, quantizers, scales
+from lightjax.quantize.formats import Format
 
 __all__ = ['weights']
 
 
-def weights(*, bits: int, per_channel: bool = True) -> Transform:
-  """Weights on a symmetric integer grid, with abs-max steps taken from the weights as they are.
+def weights(
+  *,
+  bits: int,
+  format: Callable[[int], Format] = formats.symmetric,
+  scale: Callable[..., Any] = scales.absmax,
+  granularity: Callable[[tuple[int, ...], Layout | None], tuple[int, ...]] = granularities.channel,
+  stochastic: bool = False,
+) -> Transform:
+  """Weights on a grid of codes.
 
   Args:
     bits: 2..8 a weight.
-    per_channel: a step for each output channel (of the axis that the network's graph names), or one for the tensor.
+    format: which codes there are, see `formats`.
+    scale: where scales come from, see `scales`: a range, taken from the weights as they are in each pass, or a trained
+      scale (`scales.lsq`).
+    granularity: what shares a scale, see `granularities`.
+    stochastic: in training round up with the probability of the fraction, with a key of each step and parameter; to
+      nearest in evaluation and in what is stored.
   Returns:
-    A transform without trainables. It keeps zeros, so that it may follow pruning.
+    A transform that owns trained scales, if they are. It keeps zeros (but for the format `half_step`), so that it may
+    follow pruning.
+  Raises:
+    ValueError: the format does not have so many bits.
   Source: Jacob et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342, section 3.1.
   """
-  quantizers.limit(bits)  # refuses a bad number where it was written
-  name = f'weights(int{bits})'
+  grid = format(bits)  # refuses a bad number where it was written
+  learned = scale(grid) if scales.is_learned(scale) else None
+  if learned is not None and stochastic:
+    raise ValueError('weights: a trained scale is for rounding to nearest; set stochastic=False.')
+  name = f'weights({grid.name})'
 
   def init(variables: Variables, context: Context) -> Own:
-    """The state is the shape of each parameter's steps: zeros that only say which axes are channels."""
-    shapes = {}
+    """The state says, by its shape, what shares a scale; beside a trained one, what it does not train."""
+    trainable, state = {}, {}
     for path, leaf in context.select(variables).items():
-      kept = context.layouts[path].output_axes if per_channel and path in context.layouts else ()
-      shapes[path] = jnp.zeros([size if axis in kept else 1 for axis, size in enumerate(leaf.shape)], bool)
-    return Own(state=shapes)
+      try:
+        shape = granularity(leaf.shape, context.layouts.get(path))
+      except ValueError as error:
+        raise ValueError(f'{name}: {path!r}: {error}') from error
+      if learned is None:
+        state[path] = jnp.zeros(shape, bool)
+      else:
+        start = learned.start(granularities.rows(leaf.astype(jnp.float32), shape))
+        trainable[path], state[path] = ({key: each.reshape(shape) for key, each in part.items()} for part in start)
+    return Own(trainable, state)
 
-  def steps(leaf: Array, shape: Array) -> Array:
-    shared = [axis for axis, size in enumerate(shape.shape) if size == 1]
-    return quantizers.scale_absmax(leaf, bits=bits, reduced_axes=shared)
+  def parameters(leaf: Array, path: Path, own: Own) -> tuple[Array, Array]:
+    """Scale and zero point, an entry for each block."""
+    if learned is not None:
+      return learned.parameters(own.trainable[path], own.state[path])
+    shape = own.state[path].shape
+    rows = granularities.rows(lax.stop_gradient(leaf).astype(jnp.float32), shape)
+    found_scale, zero_point = grid.parameters(*scale(rows, grid))
+    return found_scale.reshape(shape), zero_point.reshape(shape)
+
+  def rounded(leaf: Array, path: Path, own: Own, key: Array | None) -> Array:
+    if learned is not None:
+      numbers = (own.trainable[path], own.state[path])
+      count = leaf.size / jax.tree.leaves(numbers)[0].size
+      wide = jax.tree.map(lambda each: spread(each, leaf.shape), numbers)
+      levels, wide_scale = learned.levels(leaf, *wide, count)
+    else:
+      wide_scale, zero_point = (spread(each, leaf.shape) for each in parameters(leaf, path, own))
+      rounding = quantizers.stochastic(rngs.fold(key, path)) if stochastic and key is not None else None
+      levels = grid.levels(leaf, wide_scale, zero_point, rounding)
+    return (levels * wide_scale).astype(leaf.dtype)
 
   def view(variables: Variables, own: Own, key: Array | None = None) -> Variables:
     leaves = trees.flatten(variables)
-    return trees.replace(variables, {
-      path: quantizers.symmetric(leaves[path], steps(leaves[path], shape), bits=bits)
-      for path, shape in own.state.items()
-    })
+    return trees.replace(variables, {path: rounded(leaves[path], path, own, key) for path in own.state})
+
+  def update(variables: Variables, own: Own, context: Context) -> Own:
+    if learned is None:
+      return own
+    return own._replace(trainable={path: learned.project(numbers) for path, numbers in own.trainable.items()})
 
   def finalize(variables: Variables, own: Own) -> Encoded:
     leaves = trees.flatten(variables)
-    integers: dict[Path, Integers] = {}
-    for path, shape in own.state.items():
-      scale = steps(leaves[path], shape)
-      integers[path] = Integers(quantizers.codes(leaves[path], scale, bits=bits).astype(jnp.int8), scale, bits)
-    return Encoded(integers, {})
+    stored = {}
+    for path in own.state:
+      found, zero_point = parameters(leaves[path], path, own)
+      wide = (spread(each, leaves[path].shape) for each in (found, zero_point))
+      stored[path] = grid.encode(grid.levels(leaves[path], *wide, None), found, zero_point)
+    return Encoded(stored, {})
 
-  return transform(name, init=init, view=view, finalize=finalize)
+  return transform(name, init=init, view=view, update=update, finalize=finalize)

@@ -140,16 +140,16 @@ def test_a_later_stage_that_loses_zeros_is_refused_and_an_earlier_one_is_not(cri
   bind(Network(), VARIABLES, chain(shifting(), first), X).init(VARIABLES, key=KEY)
 
 
-@pytest.mark.parametrize('per_channel', [True, False])
+@pytest.mark.parametrize('granularity', ['channel', 'tensor'])
 @pytest.mark.parametrize('bits', range(2, 9))
-def test_every_grid_decodes_to_the_compiled_view_to_the_last_bit(bits, per_channel):
-  method = quantize.weights(bits=bits, per_channel=per_channel)
+def test_every_grid_decodes_to_the_compiled_view_to_the_last_bit(bits, granularity):
+  method = quantize.weights(bits=bits, granularity=getattr(quantize.granularities, granularity))
   own = bind(Network(), VARIABLES, method, X).init(VARIABLES)
   stored = decodes_to_the_view(method, own)
   assert set(stored) == set(SIZES)
   for path, integers in stored.items():
     channels = VARIABLES['params'][path.partition('/')[0]]['kernel'].shape[-1]
-    assert integers.scale.size == (channels if per_channel else 1)
+    assert integers.scale.size == (channels if granularity == 'channel' else 1)
     assert np.abs(np.asarray(integers.codes, np.int32)).max() == 2 ** (bits - 1) - 1
   assert not np.asarray(stored['pointwise/kernel'].codes)[..., 3].any()
 

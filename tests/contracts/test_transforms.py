@@ -70,7 +70,7 @@ METHODS: dict[str, Transform] = {
   'straight-through': pruned(straight_through=True),
   'AC/DC': pruned(schedule=schedules.alternating(0.6, begin=0, end=3, every=1)),
   'SynFlow': pruned(criteria.synflow, budget=budgets.global_, schedule=schedules.constant(0.6), rounds=3),
-  'weights, per tensor': quantize.weights(bits=4, per_channel=False),
+  'weights, per tensor': quantize.weights(bits=4, granularity=quantize.granularities.tensor),
   **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
   **{f'binary weights, {name}': binarize.weights(each, clip=0.4, steps=4) for name, each in pieces(binarizers).items()},
   **{f'binary activations, {name}': binarize.activations(each, steps=4) for name, each in pieces(estimators).items()},

@@ -11,7 +11,7 @@ from lightjax.core import schedules, trees
 from lightjax.core.transform import Context, chain, where
 from lightjax.core.typing import Layout
 from lightjax.prune import budgets, criteria, patterns, prune
-from lightjax.quantize import weights
+from lightjax.quantize import granularities, weights
 
 KERNEL = {'HWIO conv': ((3, 3, 2, 4), (3,)), 'depthwise': ((3, 3, 1, 6), (3,)), 'dense': ((5, 4), (1,)),
           'OIHW conv': ((4, 2, 3, 3), (0,)), 'OI dense': ((4, 5), (0,)), 'DenseGeneral': ((5, 2, 3), (1, 2)),
@@ -41,7 +41,7 @@ def test_trap_9_a_step_for_each_output_channel_of_the_layout(name):
 
 def test_per_tensor_steps_are_one():
   variables, context = one((3, 3, 2, 4), (3,))
-  method = weights(bits=4, per_channel=False)
+  method = weights(bits=4, granularity=granularities.tensor)
   stored = method.finalize(variables, method.init(variables, context)).parameters['kernel']
   assert stored.scale.shape == (1, 1, 1, 1)
   np.testing.assert_allclose(stored.scale.item(), np.abs(variables['kernel']).max() / 7, rtol=1e-6)
