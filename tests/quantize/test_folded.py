@@ -1,4 +1,6 @@
 """Training with BatchNorm folded against networks that are folded by hand."""
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -153,7 +155,7 @@ def test_statistics_stand_still_from_the_step_that_is_named():
     state = advance(state, jax.random.key(0), X, jnp.arange(4) % 3)
     statistics.append(state.collections['batch_stats'])
   moved = [any(bool((a != b).any()) for a, b in zip(*map(jax.tree.leaves, pair), strict=True))
-           for pair in zip(statistics, statistics[1:], strict=False)]
+           for pair in itertools.pairwise(statistics)]
   assert moved == [True, False, False]  # steps 0 and 1 move them
   frozen = compressed.apply(state.variables(), state.own, X, observe=True, train=True, mutable=['batch_stats'])[0][0]
   # A training pass is then one of evaluation, but for the ranges of activations, which move with the batch.
