@@ -14,7 +14,9 @@ from lightjax.core.transform import Transform, where
 from lightjax.prune import budgets, criteria, patterns
 from lightjax.prune import transforms as pruning
 
-__all__ = ['activations', 'binary_activations', 'binary_weights', 'prune', 'trained_ternary', 'weights']
+__all__ = [
+  'activations', 'binary_activations', 'binary_weights', 'dorefa_weights', 'prune', 'trained_ternary', 'weights',
+]
 
 
 class Run(NamedTuple):
@@ -70,14 +72,58 @@ def prune(
     growth=growing and pruning.Growth(growing, fraction, last_step))
 
 
-def weights(run: Run, *, bits: int, per_channel: bool = True) -> Transform:
-  """Weights on an integer grid; see `lightjax.quantize.weights`."""
-  return quantize.weights(bits=bits, per_channel=per_channel)
+def weights(
+  run: Run, *, bits: int, format: str = 'symmetric', scale: str = 'absmax', granularity: str = 'channel',
+  stochastic: bool = False, fold: bool = False, freeze: float = 1.0,
+) -> Transform:
+  """Weights on a grid of codes; see `lightjax.quantize.weights`.
+
+  Args:
+    run: its length.
+    bits: 2..8 a weight.
+    format: a name of lightjax.quantize.formats, with arguments where it takes some: 'power_of_two(symmetric)'.
+    scale: a name of lightjax.quantize.scales, likewise: 'percentile(0.999)', 'lsq'; or 'my_file:my_scale'.
+    granularity: a name of lightjax.quantize.granularities, likewise: 'group(32)'.
+    stochastic: stochastic rounding in training.
+    fold: round kernels with the BatchNorm that follows them folded in; see `lightjax.quantize.folded`.
+    freeze: from when on BatchNorm's statistics stand still, as a fraction of the run; needs `fold`; 1 for never.
+  Returns:
+    The transform.
+  """
+  if not 0.0 <= freeze <= 1.0:
+    raise ValueError(f'freeze={freeze} is a fraction of the run, 0..1.')
+  if freeze < 1.0 and not fold:
+    raise ValueError(f'freeze={freeze} freezes the statistics of norms that are folded; set fold=True, or freeze=1.0.')
+  method = quantize.weights(
+    bits=bits, format=specs.resolve_call(format, quantize.formats, field='format'),
+    scale=specs.resolve_call(scale, quantize.scales, field='scale'),
+    granularity=specs.resolve_call(granularity, quantize.granularities, field='granularity'), stochastic=stochastic)
+  return quantize.folded(method, freeze=round(freeze * run.steps) if freeze < 1.0 else None) if fold else method
 
 
-def activations(run: Run, *, bits: int, decay: float = 0.99) -> Transform:
-  """Inputs of layers on an integer grid; see `lightjax.quantize.activations`."""
-  return quantize.activations(bits=bits, decay=decay)
+def activations(
+  run: Run, *, bits: int, format: str = 'affine', scale: str = 'min_max', decay: float = 0.99, shared: bool = False,
+) -> Transform:
+  """Inputs of layers on a grid of codes; see `lightjax.quantize.activations`.
+
+  Args:
+    run: its length.
+    bits: 2..8 an activation.
+    format: as for `weights`.
+    scale: as for `weights`.
+    decay: weight of the past in the moving average of a range, 0..1.
+    shared: inputs that an addition or a concatenation joins have one scale.
+  Returns:
+    The transform.
+  """
+  return quantize.activations(
+    bits=bits, format=specs.resolve_call(format, quantize.formats, field='format'),
+    scale=specs.resolve_call(scale, quantize.scales, field='scale'), decay=decay, shared=shared)
+
+
+def dorefa_weights(run: Run, *, bits: int) -> Transform:
+  """DoReFa's weights; its inputs are the stage `activations` with scale 'fixed(0.0, 1.0)'."""
+  return quantize.low_bit.dorefa_weights(bits=bits)
 
 
 def binary_weights(run: Run, *, binarizer: str, clip: float = 0.0) -> Transform:

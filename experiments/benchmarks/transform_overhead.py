@@ -50,11 +50,16 @@ def methods() -> dict[str, Transform]:
       growth=prune.Growth(prune.criteria.gradient_magnitude, 0.3, LAST)))
 
   int8 = everywhere(chain(quantize.weights(bits=8), quantize.activations(bits=8)))
+  # Statistics frozen or not, the step is the same program.
+  folded = everywhere(chain(quantize.folded(quantize.weights(bits=8), freeze=LAST), quantize.activations(bits=8)))
   return {
     'plain': chain(),
     'cubic pruning': cubic(LAST), 'cubic pruning, moving': cubic(1),
     'RigL': rigl(LAST), 'RigL, moving': rigl(1),
-    'W8A8 QAT': int8,
+    'W8A8 QAT': int8, 'W8A8 QAT, BatchNorm folded': folded,
+    'W4A8 QAT': everywhere(chain(quantize.weights(bits=4), quantize.activations(bits=8))),
+    'W4A4 QAT, LSQ': everywhere(chain(
+      quantize.weights(bits=4, scale=quantize.scales.lsq), quantize.activations(bits=4, scale=quantize.scales.lsq))),
     'cubic pruning + W8A8 QAT': chain(cubic(EVERY['cubic pruning']), int8),
   }
 

@@ -52,7 +52,7 @@ def test_all_identities_differ_from_each_other(tiny):
 
 @pytest.mark.parametrize('stage, before, after', [
   ('prune', {'begin': 0.0, 'sparsity': 1}, {'begin': 0, 'sparsity': 1.0}),
-  ('prune', {}, {'pattern': 'unstructured'}), ('weights', {}, {'per_channel': True}),
+  ('prune', {}, {'pattern': 'unstructured'}), ('weights', {}, {'granularity': 'channel', 'scale': 'absmax'}),
 ])
 def test_equal_numbers_and_defaults_of_a_stage_are_the_same_unit(tiny, stage, before, after):
   def identity(fields):

@@ -69,7 +69,8 @@ def test_evaluation_uses_the_shared_scale_and_so_does_the_stored_network():
 
   def rounded(x, name):
     grid, each = formats.affine(4), stored[name]
-    return grid.levels(jnp.asarray(x), jnp.float32(each['scale']), jnp.float32(each['zero_point']), None) * each['scale']
+    scale, zero_point = (jnp.float32(each[name]) for name in ('scale', 'zero_point'))
+    return grid.levels(jnp.asarray(x), scale, zero_point, None) * scale
 
   params = variables['params']
 
