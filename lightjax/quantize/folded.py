@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from lightjax import graph
-from lightjax.core import interception, trees
+from lightjax.core import interception, ste, trees
 from lightjax.core.encoded import Encoded, Integers, spread
 from lightjax.core.transform import Context, Interception, Own, Transform, transform
 from lightjax.core.typing import Array, Leaves, Path, PyTree, Variables
@@ -34,13 +35,13 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
   Kernels without a BatchNorm right after them are given to it as they are, and so are channels whose factor is zero.
 
   Args:
-    inner: such as `weights(bits=8)`; whatever it owns belongs to the folded kernels.
+    inner: of kernels alone, such as `weights(bits=8)`; whatever it owns belongs to the folded kernels.
     freeze: training step from which on BatchNorm normalizes by its running statistics, which stand still; None: never.
   Returns:
     The transform. What it stores are the inner's codes, with scales divided by s.
   Raises (at init):
-    ValueError: the variables have no 'params' and 'batch_stats'; a kernel is used several times with several norms;
-      with `freeze`: interception does not reach a norm.
+    ValueError: the inner one transforms activations as well; a kernel with a norm is used several times; with `freeze`:
+      interception does not reach a norm.
   Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2; Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2.2, of
     which this is the recommended form (weights scaled by running statistics, frozen late).
   Deviations from the paper: the gradient does not go through s in Q(kernel * s) / s; BatchNorm's own parameters get
@@ -62,6 +63,9 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
     if freeze is not None:
       _reach({norm for pair in norms.values() for norm in pair}, context, name)
     inside = inner.init(_scaled(variables, _factors(variables, norms, name)), context)
+    if jax.tree.leaves(inner.intercept(inside, True), is_leaf=lambda node: isinstance(node, Interception)):
+      raise ValueError(f'{name}: only transforms of kernels are folded; put that of activations beside it: '
+                       'chain(folded(weights(bits=8)), activations(bits=8)).')
     return Own(inside.trainable, (inside.state, norms, jnp.zeros((), bool)))
 
   def split(own: Own) -> tuple[Own, Mapping[Path, Mapping[str, Array]], Array]:
@@ -71,16 +75,22 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
   def view(variables: Variables, own: Own, key: Array | None) -> Variables:
     inside, norms, _ = split(own)
     factors = _factors(variables, norms, name)
-    viewed = inner.view(_scaled(variables, factors), inside, key)
-    return _scaled(viewed, factors, jnp.divide)
+    scaled = _scaled(variables, factors)
+    viewed = _scaled(inner.view(scaled, inside, key), factors, jnp.divide)
+    if key is not None:
+      return viewed
+    # In evaluation to the last bit what is stored: (codes * scale) / s is not always codes * (scale / s).
+    leaves, stored = trees.flatten(viewed), inner.finalize(scaled, inside).parameters
+    return trees.replace(viewed, {
+      path: ste.straight_through(leaves[path], _divided(stored[path], factor).decode().astype(leaves[path].dtype))
+      for path, factor in factors.items() if path in stored})
 
   def update(variables: Variables, own: Own, context: Context) -> Own:
     inside, norms, is_frozen = split(own)
     if freeze is not None:
       is_frozen = jnp.asarray(context.step >= freeze)
-    observed = None if context.observed is None else context.observed[0]
     moved = inner.update(
-      _scaled(variables, _factors(variables, norms, name)), inside, context._replace(observed=observed))
+      _scaled(variables, _factors(variables, norms, name)), inside, context._replace(observed=None))
     return Own(moved.trainable, (moved.state, norms, is_frozen))
 
   def project(variables: Variables, own: Own) -> Variables:
@@ -97,10 +107,9 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
     return inner.support(split(own)[0])
 
   def intercept(own: Own, train: bool) -> Any:
-    inside, norms, is_frozen = split(own)
+    _, norms, is_frozen = split(own)
     paths = sorted({norm for pair in norms.values() for norm in pair})
-    is_needed = train and freeze is not None and bool(paths)
-    return (inner.intercept(inside, train), _frozen(paths, is_frozen) if is_needed else None)
+    return _frozen(paths, is_frozen) if train and freeze is not None and paths else None
 
   def finalize(variables: Variables, own: Own) -> Encoded:
     inside, norms, _ = split(own)

@@ -81,9 +81,10 @@ def trained(learned: Learned) -> Inputs:
     return jax.tree.map(lambda each: each[0].astype(jnp.float32), learned.start(values))
 
   def empty() -> tuple[Numbers, Started]:
-    # Ones, so that nothing divides by zero before the first batch.
-    first, others = jax.tree.map(jnp.ones_like, start(jnp.ones((1, 1))))
-    return dict(first), Started(dict(first), others, jnp.zeros((), jnp.float32))
+    # Ones, so that nothing divides by zero before the first batch; arrays of their own, since a step donates them.
+    shapes, others = jax.eval_shape(start, jax.ShapeDtypeStruct((1, 1), jnp.float32))
+    numbers, first, others = jax.tree.map(lambda _: jnp.ones((), jnp.float32), (shapes, shapes, others))
+    return numbers, Started(first, others, jnp.zeros((), jnp.float32))
 
   def observe(numbers: Numbers, state: Started, x: Array) -> tuple[Numbers, Started]:
     is_started = state.is_started > 0
