@@ -78,6 +78,20 @@ METHODS: dict[str, Transform] = {
   'prune, then ternary': chain(pruned(), binarize.weights(binarizers.ternary, clip=None)),
   'binary weights and activations': chain(
     binarize.weights(binarizers.xnor, clip=1.0), binarize.activations(estimators.polynomial)),
+  'weights, affine groups': quantize.weights(
+    bits=3, format=quantize.formats.affine, granularity=quantize.granularities.group(2)),
+  'weights, 8-bit floats': quantize.weights(bits=8, format=quantize.formats.e4m3, scale=quantize.scales.mse),
+  'weights, stochastic': quantize.weights(bits=4, stochastic=True),
+  'weights, folded': quantize.folded(quantize.weights(bits=4), freeze=2),
+  'LSQ, folded': chain(quantize.folded(quantize.weights(bits=4, scale=quantize.scales.lsq)),
+                       quantize.activations(bits=4, scale=quantize.scales.lsq, shared=True)),
+  'LSQ+': chain(quantize.weights(bits=3, scale=quantize.scales.lsq_plus),
+                quantize.activations(bits=3, scale=quantize.scales.lsq_plus)),
+  'PACT': quantize.activations(bits=4, scale=quantize.scales.pact),
+  'activations, 8-bit floats, percentile': quantize.activations(
+    bits=8, format=quantize.formats.e5m2, scale=quantize.scales.percentile(0.99)),
+  'DoReFa': chain(quantize.low_bit.dorefa_weights(bits=2), quantize.low_bit.unit_activations(bits=2)),
+  'WRPN': quantize.low_bit.wrpn_weights(bits=4),
   'nothing': chain(),
   'prune, then weights': chain(pruned(), quantize.weights(bits=4)),
   'prune twice': chain(pruned(), pruned(budget=budgets.global_)),
@@ -92,7 +106,7 @@ METHODS: dict[str, Transform] = {
 CLIPS = {name: 0.4 for name in METHODS if name.startswith('binary weights, ')} | {'binary weights and activations': 1.0}
 # Constructors that the methods above exercise.
 COVERED = {
-  'prune': {'prune'}, 'quantize': {'weights', 'activations'},
+  'prune': {'prune'}, 'quantize': {'weights', 'activations', 'folded'},
   'binarize': {'weights', 'activations', 'trained_ternary'}}
 
 
@@ -218,10 +232,17 @@ def test_zeros_of_the_support_are_zeros_of_the_view_and_of_the_projection(case):
 def test_what_is_stored_decodes_to_the_view_to_the_last_bit(case):
   stored, view = case.method.finalize(case.variables, case.own), trees.flatten(case.view(key=None))
   for path, integers in stored.parameters.items():
-    assert integers.codes.dtype == jnp.int8
-    codes = np.abs(np.asarray(integers.codes, np.int32))
-    assert (codes == 1).all() if integers.bits == 1 else codes.max() < 2 ** (integers.bits - 1)
-    decoded = np.asarray(integers.codes).astype(np.float32) * np.asarray(integers.scale)
+    codes, scale, bits, zero_point = jax.tree.map(np.asarray, integers)
+    assert codes.dtype == (np.int8 if codes.dtype.itemsize == 1 and codes.dtype.kind == 'i' else jnp.float8_e4m3fn)
+    if codes.dtype == np.int8:
+      limit = 2 ** (bits - 1)
+      assert (np.abs(codes) == 1).all() if bits == 1 else -limit <= codes.min() and codes.max() < limit
+    levels = codes.astype(np.float32)
+    for axis in range(levels.ndim):  # an entry of the scale for each block
+      scale, zero_point = (
+        each if each is None or each.shape[axis] in (1, levels.shape[axis])
+        else each.repeat(levels.shape[axis] // each.shape[axis], axis) for each in (scale, zero_point))
+    decoded = (levels if zero_point is None else levels - zero_point) * scale
     np.testing.assert_array_equal(decoded.view(np.int32), np.asarray(view[path]).view(np.int32))
     np.testing.assert_array_equal(decoded, integers.decode())
 
