@@ -36,12 +36,13 @@ def test_the_example_of_the_readme_stores_a_sparse_integer_network(tmp_path):
 
 
 def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
-  criterion, table, channel_importance, _, stage = blocks('WORKSPACE.md', 'python')
+  criterion, table, channel_importance, _, scale, _, _, stage = blocks('WORKSPACE.md', 'python')
   (tmp_path / 'my_criteria.py').write_text(criterion)
   (tmp_path / 'my_table.py').write_text(table)
   (tmp_path / 'my_stage.py').write_text(stage)
   (tmp_path / 'my_importance.py').write_text(channel_importance)
-  one_run, whole_table, scan, removal, _ = blocks('WORKSPACE.md', 'sh')
+  (tmp_path / 'my_scales.py').write_text(scale)
+  one_run, whole_table, scan, removal, quantized, _, _ = blocks('WORKSPACE.md', 'sh')
   config = INSTALLED / 'experiments' / 'configs' / 'lenet300.py'
   command = one_run.replace('experiments/configs/lenet300.py', str(config))
   command = command.replace('PYTHONPATH=. python', sys.executable)
@@ -54,3 +55,6 @@ def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
   assert 'ratios.json' in run(['bash', '-c', f'{scan.strip()} --smoke'], tmp_path)
   removal = removal.replace('experiments/configs', str(config.parent)).replace('PYTHONPATH=. python', sys.executable)
   assert 'speedup' in run(['bash', '-c', f'{removal.strip()} --smoke'], tmp_path)
+  quantized = quantized.replace('experiments/configs', str(config.parent)).replace('PYTHONPATH=. python', sys.executable)
+  quantized = quantized.replace('runs/mine', 'runs/quantized')
+  assert 'stored/logit difference' in run(['bash', '-c', f'{quantized.strip()} --smoke'], tmp_path)

@@ -37,7 +37,8 @@ def dorefa_weights(*, bits: int) -> Transform:
   Args:
     bits: 2..8 (one bit is `binarize`).
   Returns:
-    A chain of `squash` and weights in half steps on -1..1.
+    A chain of `squash` and weights in half steps on -1..1, for layers that a BatchNorm follows: the size of the weights
+    is lost.
   Source: Zhou et al. 2016, arXiv:1606.06160, eq. 9.
   """
   return chain(squash(), weights(

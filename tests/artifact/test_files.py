@@ -82,6 +82,38 @@ def test_integers_decode_to_exactly_codes_times_scale(bits, density, shape, gran
   assert (back.bits, bits_of(back.codes), bits_of(back.scale)) == (bits, bits_of(codes), bits_of(integers.scale))
 
 
+@given(st.integers(2, 8), st.sampled_from([(1, 1), (2, 1), (2, 6), (4, 3)]), st.booleans(), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_zero_points_and_scales_of_blocks_come_back_and_decode_as_numpy_does(bits, blocks, is_half, seed):
+  rng = np.random.default_rng(seed)
+  codes = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), (8, 6)).astype(np.int8)
+  scale = rng.lognormal(size=blocks).astype(np.float32)
+  zero_point = rng.integers(-(2 ** (bits - 1)), 2 ** (bits - 1), blocks).astype(np.float32) + np.float32(is_half / 2)
+  wide = [np.kron(each, np.ones((8 // blocks[0], 6 // blocks[1]), np.float32)) for each in (scale, zero_point)]
+  expected = (codes.astype(np.float32) - wide[1]) * wide[0]
+  integers = Integers(jnp.asarray(codes), jnp.asarray(scale), bits, jnp.asarray(zero_point))
+  assert bits_of(integers.decode()) == bits_of(expected)
+  loaded = stored({'k': expected}, encoded=Encoded({'k': integers}, {}))
+  back = loaded.encoded.parameters['k']
+  assert [bits_of(each) for each in (loaded.variables['k'], back.codes, back.scale, back.zero_point)] == [
+    bits_of(each) for each in (expected, codes, scale, zero_point)]
+  (size,) = loaded.sizes.arrays
+  assert size.scales <= 4 * 2 * scale.size and size.positions + size.values + size.rest <= -(-48 * bits // 8)
+
+
+@pytest.mark.parametrize('dtype', [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+def test_floats_of_eight_bits_come_back_and_take_a_byte_each(dtype):
+  codes = np.random.default_rng(0).normal(size=(40, 8)).astype(dtype)
+  scale = np.random.default_rng(1).lognormal(size=(1, 8)).astype(np.float32)
+  integers = Integers(jnp.asarray(codes), jnp.asarray(scale), 8)
+  loaded = stored({'k': integers.decode()}, encoded=Encoded({'k': integers}, {}))
+  back = loaded.encoded.parameters['k']
+  assert back.codes.dtype == dtype and bits_of(back.codes) == bits_of(codes) and back.zero_point is None
+  np.testing.assert_array_equal(loaded.variables['k'], codes.astype(np.float32) * scale)
+  (size,) = loaded.sizes.arrays
+  assert size.total - size.scales <= codes.size
+
+
 def test_a_whole_network_comes_back(tmp_path, network):
   sizes = artifact.save(tmp_path / 'network.ljx', **network)
   loaded = artifact.load(tmp_path / 'network.ljx')
@@ -238,6 +270,9 @@ def change(network, **fields):
   (lambda n: change(n, bits=9), 'conv/kernel: 9 bits'),
   (lambda n: change(n, bits=3), r'conv/kernel: codes of 3 bits must be integers in -4\.\.3'),
   (lambda n: change(n, scale=np.ones(5, np.float32)), 'conv/kernel: a scale of shape'),
+  (lambda n: change(n, scale=np.ones((1, 1, 3, 8), np.float32)), 'conv/kernel: a scale of shape .* nor does it divide'),
+  (lambda n: change(n, zero_point=np.ones(8, np.float32)), r'a zero point of shape \(8,\) does not go with'),
+  (lambda n: change(n, codes=np.ones((3, 3, 4, 8), ml_dtypes.float8_e5m2)), 'float8_e5m2 have 8 bits, not 4'),
   (lambda n: change(n, scale=np.full((), np.inf, np.float32)), 'conv/kernel: codes . scale is not the final view'),
   (lambda n: change(n, scale=np.full((), np.nan, np.float32)), 'conv/kernel: codes . scale is not the final view'),
   (lambda n: change(n, codes=np.ones((3, 3, 4, 8), np.int8)), 'conv/kernel: codes . scale is not the final view'),

@@ -116,3 +116,13 @@ def test_values_and_gradients_keep_the_dtype(name, dtype):
 def test_straight_through_gives_the_value_no_gradient():
   by_value = jax.grad(lambda value: ste.straight_through(jnp.ones(3), value).sum())(jnp.zeros(3))
   np.testing.assert_array_equal(by_value, np.zeros(3))
+
+
+def test_a_scaled_gradient_leaves_the_value_bit_for_bit():
+  x = jnp.asarray(np.random.default_rng(0).normal(size=1000), jnp.float32)
+  factor = jnp.float32(0.037)
+  value, gradient = jax.value_and_grad(lambda x: (ste.scale_gradient(x, factor) * 2).sum())(x)
+  np.testing.assert_array_equal(bits(ste.scale_gradient(x, factor)), bits(x))
+  np.testing.assert_allclose(gradient, np.full(1000, 2 * 0.037), rtol=1e-6)
+  assert jax.grad(lambda factor: ste.scale_gradient(x, factor).sum())(factor) == 0
+  assert value == (x * 2).sum()

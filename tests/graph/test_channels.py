@@ -168,6 +168,7 @@ def test_links_name_norms_functions_and_the_next_kernel():
   last = found['stage2/block1/project/conv/kernel']  # a sum follows
   assert (last.norm, last.functions, last.second) == ('stage2/block1/project/norm', (), None)
   assert found['classifier/kernel'].variables == ('params/classifier/bias',)
+  assert found['classifier/kernel'].epsilon is None and {expand.epsilon, last.epsilon} == {float(np.float32(1e-5))}
 
 
 def test_a_link_ends_where_somebody_else_reads():

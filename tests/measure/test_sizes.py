@@ -35,6 +35,12 @@ def test_the_zeros_of_codes_are_counted_and_negative_zero_is_a_zero():
   assert sizes.layers(values, Encoded({'a': codes}, {})) == (LayerSize('a', 4, 3, 8),)
 
 
+def test_the_code_of_zero_is_the_zero_that_is_counted():
+  values = {'a': np.array([0.0, 0.5, 1.5, 0.0], np.float32)}
+  codes = Integers(np.array([-8, -7, -5, -8], np.int8), np.full(1, 0.5, np.float32), 4, np.full(1, -8, np.float32))
+  assert sizes.layers(values, Encoded({'a': codes}, {})) == (LayerSize('a', 4, 2, 4),)
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.sampled_from([2, 3, 4, 8, 16, 32])), max_size=6))
 @settings(deadline=None)
 def test_totals_are_sums(entries):
