@@ -55,6 +55,6 @@ def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
   assert 'ratios.json' in run(['bash', '-c', f'{scan.strip()} --smoke'], tmp_path)
   removal = removal.replace('experiments/configs', str(config.parent)).replace('PYTHONPATH=. python', sys.executable)
   assert 'speedup' in run(['bash', '-c', f'{removal.strip()} --smoke'], tmp_path)
-  quantized = quantized.replace('experiments/configs', str(config.parent)).replace('PYTHONPATH=. python', sys.executable)
-  quantized = quantized.replace('runs/mine', 'runs/quantized')
+  quantized = quantized.replace('experiments/configs', str(config.parent)).replace('runs/mine', 'runs/quantized')
+  quantized = quantized.replace('PYTHONPATH=. python', sys.executable)
   assert 'stored/logit difference' in run(['bash', '-c', f'{quantized.strip()} --smoke'], tmp_path)

@@ -199,7 +199,8 @@ def _frozen(norms: Sequence[str], is_frozen: Array) -> Interception:
   def make(collection: str) -> Callable[..., Any]:
     def interceptor(following: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], about: Any) -> Any:
       module = about.module
-      if about.method_name != '__call__' or not module.has_variable(collection, 'is_frozen'):
+      is_norm = about.method_name == '__call__' and module.has_variable(collection, 'is_frozen')
+      if not is_norm or not module.is_mutable_collection('batch_stats'):  # a pass that moves no statistics uses them
         return following(*args, **kwargs)
       still = module.get_variable(collection, 'is_frozen')
       before = {each: module.get_variable('batch_stats', each) for each in STATISTICS}
