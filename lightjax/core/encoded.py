@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lightjax.core.typing import Array, Path
 
 
@@ -30,18 +32,18 @@ class Integers(NamedTuple):
     return codes * spread(self.scale, codes.shape)
 
 
-def spread(scale: Array, shape: tuple[int, ...]) -> Array:
+def spread(scale: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
   """What each entry of a parameter is scaled by, where an entry of the scale may stand for a block.
 
   Args:
-    scale: of any shape that broadcasts to `shape`; or of its rank, the size of each axis dividing that of the shape.
+    scale: of any shape that broadcasts to `shape`; or of its rank, the size of each axis dividing that of the shape;
+      of JAX or NumPy.
     shape: of the parameter.
   Returns:
     The scale, with what stands for a block repeated, so that it broadcasts to `shape`.
   Raises:
     ValueError: the sizes do not divide.
   Example:
-    >>> import numpy as np
     >>> spread(np.array([1, 2]), (4,))
     array([1, 1, 2, 2])
   """

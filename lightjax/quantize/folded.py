@@ -3,10 +3,11 @@
     view: kernel -> Q(kernel * s) / s,    s = scale * rsqrt(running variance + epsilon)
 
 BatchNorm then applies its own statistics in training, and in evaluation the network equals the one with BatchNorm
-folded into quantized kernels. Nothing is intercepted for it.
+folded into quantized kernels. Only to freeze the statistics something is intercepted.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ STATISTICS = ('mean', 'var')
 def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
   """A transform of kernels that sees them with the BatchNorm that follows folded in.
 
-  Kernels without a BatchNorm right after them are given to it as they are, and so are channels whose factor is zero.
+  Kernels that no BatchNorm with scale and bias follows directly are given to it as they are, and so are channels whose
+  factor is zero.
 
   Args:
     inner: of kernels alone, such as `weights(bits=8)`; whatever it owns belongs to the folded kernels.
@@ -59,7 +61,8 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
       if pair is not None:
         norm, epsilon = pair
         shape = granularities.channel(leaves[path].shape, context.layouts[path])
-        norms[path] = {norm: jnp.full(shape, epsilon, jnp.float32)}
+        if math.prod(shape) == _leaf(variables['params'], f'{norm}/scale').size:  # one factor a channel
+          norms[path] = {norm: jnp.full(shape, epsilon, jnp.float32)}
     if freeze is not None:
       _reach({norm for pair in norms.values() for norm in pair}, context, name)
     inside = inner.init(_scaled(variables, _factors(variables, norms, name)), context)
