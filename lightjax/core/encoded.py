@@ -24,15 +24,15 @@ class Integers(NamedTuple):
   bits: int
   zero_point: Array | None = None
 
-  def decode(self) -> Array:
-    """The float32 values."""
+  def decode(self) -> Any:
+    """The float32 values, of NumPy if codes and scale are."""
     codes = self.codes.astype('float32')
     if self.zero_point is not None:
       codes = codes - spread(self.zero_point, codes.shape)
     return codes * spread(self.scale, codes.shape)
 
 
-def spread(scale: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
+def spread(scale: Array | np.ndarray | np.generic, shape: tuple[int, ...]) -> Any:
   """What each entry of a parameter is scaled by, where an entry of the scale may stand for a block.
 
   Args:

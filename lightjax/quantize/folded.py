@@ -91,7 +91,7 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
   def update(variables: Variables, own: Own, context: Context) -> Own:
     inside, norms, is_frozen = split(own)
     if freeze is not None:
-      is_frozen = jnp.asarray(context.step >= freeze)
+      is_frozen = jnp.asarray(context.step >= freeze, bool)
     moved = inner.update(
       _scaled(variables, _factors(variables, norms, name)), inside, context._replace(observed=None))
     return Own(moved.trainable, (moved.state, norms, is_frozen))

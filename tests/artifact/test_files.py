@@ -161,7 +161,7 @@ def test_sizes_add_up_and_are_the_file(tmp_path, network):
   parts = sum(sizes.part(name) for name in ('positions', 'values', 'scales', 'rest'))
   assert sizes.header + parts == sizes.total
   by_path = {array.path: array for array in sizes.arrays}
-  assert len(by_path) == len(sizes.arrays) == 8
+  assert len(by_path) == len(sizes.arrays) == 10
   assert by_path['conv/kernel'].scales == 4 * 8
   assert 0 < by_path['conv/kernel'].values <= 4 * 288 // 8
   assert by_path['conv/bias'] == artifact.ArraySize('conv/bias', rest=2 * 8)
