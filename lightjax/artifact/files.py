@@ -190,8 +190,9 @@ def _path(keys: layout.Keys) -> Path:
 
 def _decode(integers: Integers) -> np.ndarray:
   """`Integers.decode` in NumPy."""
-  codes, scale = np.asarray(integers.codes), np.asarray(integers.scale, np.float32)
-  zero_point = None if integers.zero_point is None else np.asarray(integers.zero_point, np.float32)
+  codes: Any = np.asarray(integers.codes)
+  scale: Any = np.asarray(integers.scale, np.float32)
+  zero_point: Any = None if integers.zero_point is None else np.asarray(integers.zero_point, np.float32)
   with np.errstate(all='ignore'):  # a file may hold a scale that is not finite
     return np.asarray(Integers(codes, scale, integers.bits, zero_point).decode())
 

@@ -69,30 +69,31 @@ def activations(
     return Own(trainable, (state, streams) if shared else state)
 
   def intercept(own: Own, train: bool) -> Interception:
-    held, _ = split(own)
+    numbers, _ = split(own)
 
     def make(collection: str) -> Callable[..., Any]:
       def quantize(about: Any, call: str, x: Any) -> Any:
-        numbers = about.module.get_variable(collection, call)
-        if numbers is None:
+        held = about.module.get_variable(collection, call)
+        if held is None:
           raise ValueError(
             f'{name}: {interception.module_path(about)!r} has no range for {call}; it was called less often at init.')
+        trainable, state = held
         if train:
-          numbers = rounding.observe(*numbers, x)
-          about.module.put_variable(collection, call, numbers)
-        levels, step = rounding.levels(*numbers, x)
+          trainable, state = rounding.observe(trainable, state, x)
+          about.module.put_variable(collection, call, (trainable, state))
+        levels, step = rounding.levels(trainable, state, x)
         return (levels * step).astype(x.dtype)
 
-      return interception.on_inputs(frozenset(held), quantize)
+      return interception.on_inputs(frozenset(numbers), quantize)
 
-    return Interception(make, interception.nest(held))
+    return Interception(make, interception.nest(numbers))
 
   def update(variables: Variables, own: Own, context: Context) -> Own:
     held, streams = split(own)
     seen = held if context.observed is None else interception.unnest(context.observed, held)
     after = _merge(_half(seen, 1), streams, rounding.shared[1])
-    settled = {module: {call: rounding.settle(*numbers, after[module][call]) for call, numbers in calls.items()}
-               for module, calls in held.items()}
+    settled = {module: {call: rounding.settle(trainable, state, after[module][call])
+                        for call, (trainable, state) in calls.items()} for module, calls in held.items()}
     settled = _merge(settled, streams, rounding.shared[0])
     return join({module: {call: (settled[module][call], after[module][call]) for call in calls}
                  for module, calls in held.items()}, streams)
@@ -102,9 +103,10 @@ def activations(
     for module, calls in split(own)[0].items():
       frozen[module] = []
       for numbers in calls.values():
-        if not bool(rounding.is_seen(numbers[1])):
+        trainable, state = numbers
+        if not bool(rounding.is_seen(state)):
           raise ValueError(f'{name}: the input range of {module!r} was never observed; train or calibrate it first.')
-        step, zero_point = rounding.parameters(*numbers)
+        step, zero_point = rounding.parameters(trainable, state)
         stored = {'scale': float(np.float32(step)), 'zero_point': int(zero_point), 'bits': bits}
         frozen[module].append(stored if grid.kind == 'affine' else {**stored, 'format': grid.kind})
     return Encoded({}, frozen)

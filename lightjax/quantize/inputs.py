@@ -53,11 +53,12 @@ def moving(limits: Callable[..., Any], format: Format, *, decay: float) -> Input
     scale, zero_point = parameters(trained, seen)
     return format.levels(x, scale, zero_point, None), scale
 
+  union: Any = ('min', 'max', 'max')
   return Inputs(
     empty=lambda: ((), ranges.empty()),
     observe=lambda trained, seen, x: ((), ranges.observe(seen, x, decay=decay, limits=of_batch)),
     levels=levels, settle=lambda trained, before, after: (), parameters=parameters,
-    is_seen=lambda seen: seen.weight > 0, shared=((), ranges.Range('min', 'max', 'max')))
+    is_seen=lambda seen: seen.weight > 0, shared=((), ranges.Range(*union)))
 
 
 class Started(NamedTuple):

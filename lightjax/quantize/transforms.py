@@ -11,7 +11,7 @@ from jax import lax
 from lightjax.core import rngs, trees
 from lightjax.core.encoded import Encoded, spread
 from lightjax.core.transform import Context, Own, Transform, transform
-from lightjax.core.typing import Array, Layout, Path, Variables
+from lightjax.core.typing import Array, Layout, Path, PyTree, Variables
 from lightjax.quantize import formats, granularities, quantizers, scales
 from lightjax.quantize.formats import Format
 
@@ -51,7 +51,8 @@ def weights(
 
   def init(variables: Variables, context: Context) -> Own:
     """The state says, by its shape, what shares a scale; beside a trained one, what it does not train."""
-    trainable, state = {}, {}
+    trainable: dict[Path, PyTree] = {}
+    state: dict[Path, PyTree] = {}
     for path, leaf in context.select(variables).items():
       try:
         shape = granularity(leaf.shape, context.layouts.get(path))
@@ -99,8 +100,8 @@ def weights(
     stored = {}
     for path in own.state:
       found, zero_point = parameters(leaves[path], path, own)
-      wide = (spread(each, leaves[path].shape) for each in (found, zero_point))
-      stored[path] = grid.encode(grid.levels(leaves[path], *wide, None), found, zero_point)
+      wide, wide_zero_point = (spread(each, leaves[path].shape) for each in (found, zero_point))
+      stored[path] = grid.encode(grid.levels(leaves[path], wide, wide_zero_point, None), found, zero_point)
     return Encoded(stored, {})
 
   return transform(name, init=init, view=view, update=update, finalize=finalize)
