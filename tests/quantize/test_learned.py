@@ -127,7 +127,7 @@ def test_inputs_start_at_the_first_batch_and_are_trained_from_then_on(name):
   calls = [state.own.trainable[0]['second']['call0'] for state in history]
   expected, _ = getattr(learned, name)(formats.affine(4)).start(images.reshape(1, -1))
   first = history[1].own.trainable[0]['first']['call0']
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=1e-5), first, dict(expected))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[0], rtol=1e-4), first, dict(expected))
   moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b)), calls[1], calls[2])
   assert any(each > 0 for each in jax.tree.leaves(moved))
   stored = compressed.transform.finalize(history[-1].variables(), history[-1].own).activations
