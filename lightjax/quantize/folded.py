@@ -174,7 +174,7 @@ def _divided(integers: Integers, factor: Array) -> Integers:
   return integers._replace(scale=spread(integers.scale, shape) / factor, zero_point=zero_point)
 
 
-def _leaf(tree: PyTree, path: Path) -> Array:
+def _leaf(tree: PyTree, path: Path) -> Any:
   for part in path.split('/'):
     tree = tree[part]
   return tree

@@ -140,7 +140,7 @@ def power_of_two(base: Callable[[int], Format]) -> Callable[[int], Format]:
     A function of the bits, like `base`.
   Example:
     >>> power_of_two(symmetric)(8).parameters(jnp.array([-1.0]), jnp.array([0.5]))[0]
-    Array([0.0078125], dtype=float32)
+    Array([0.015625], dtype=float32)
   Source: Jain et al. 2020, arXiv:1903.08066, section 3 (thresholds that are powers of two).
   Deviations from the paper: the threshold is not trained.
   """

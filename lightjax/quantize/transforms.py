@@ -61,7 +61,7 @@ def weights(
       if learned is None:
         state[path] = jnp.zeros(shape, bool)
       else:
-        start = learned.start(granularities.rows(leaf.astype(jnp.float32), shape))
+        start = learned.start(granularities.rows(jnp.asarray(leaf, jnp.float32), shape))
         trainable[path], state[path] = ({key: each.reshape(shape) for key, each in part.items()} for part in start)
     return Own(trainable, state)
 
