@@ -141,6 +141,7 @@ def power_of_two(base: Callable[[int], Format]) -> Callable[[int], Format]:
   Example:
     >>> power_of_two(symmetric)(8).parameters(jnp.array([-1.0]), jnp.array([0.5]))[0]
     Array([0.015625], dtype=float32)
+
   Source: Jain et al. 2020, arXiv:1903.08066, section 3 (thresholds that are powers of two).
   Deviations from the paper: the threshold is not trained.
   """

@@ -88,7 +88,7 @@ def weights(
 
   def view(variables: Variables, own: Own, key: Array | None = None) -> Variables:
     leaves = trees.flatten(variables)
-    return trees.replace(variables, {path: rounded(leaves[path], path, own, key) for path in own.state})
+    return trees.replace(variables, {path: rounded(jnp.asarray(leaves[path]), path, own, key) for path in own.state})
 
   def update(variables: Variables, own: Own, context: Context) -> Own:
     if learned is None:
@@ -99,9 +99,10 @@ def weights(
     leaves = trees.flatten(variables)
     stored = {}
     for path in own.state:
-      found, zero_point = parameters(leaves[path], path, own)
-      wide, wide_zero_point = (spread(each, leaves[path].shape) for each in (found, zero_point))
-      stored[path] = grid.encode(grid.levels(leaves[path], wide, wide_zero_point, None), found, zero_point)
+      leaf = jnp.asarray(leaves[path])
+      found, zero_point = parameters(leaf, path, own)
+      wide, wide_zero_point = (spread(each, leaf.shape) for each in (found, zero_point))
+      stored[path] = grid.encode(grid.levels(leaf, wide, wide_zero_point, None), found, zero_point)
     return Encoded(stored, {})
 
   return transform(name, init=init, view=view, update=update, finalize=finalize)
