@@ -2,7 +2,9 @@
 
 An estimated range is a function (values [n, k], format) -> (low [n], high [n]), a constant for the gradient; your own
 is one of the same form. For weights a row is what shares a scale, for activations it is a batch, and ranges are
-averaged over batches (`ranges.observe`). Trained scales are functions (format) -> `learned.Learned`.
+averaged over batches (`ranges.observe`). What is computed from sums rounds otherwise compiled than not, so that a range
+of weights should not depend on their last bits: the stored scale would be an ulp beside the simulation's. Trained
+scales are functions (format) -> `learned.Learned`.
 """
 from __future__ import annotations
 
