@@ -7,7 +7,7 @@ an artifact.ljx, from which `experiments.quantize.load` makes the network in int
 COMMAND: python -m experiments.quantize --weights=weights/v2 --images=photographs --workdir=runs/int8
 
   --model=mobilenet_v2 --weights=mobilenet_v2-b0353104.pth    a file of weights
-  --method=equalize,absorb,correct                            what to do, in this order; also: adaround
+  --method=equalize,absorb,adaround,correct                   all that there is; equalize,correct without it
   --weight_bits=4 --weight_rules='stem/.*=8'                  bits of a weight, and of some layers
 """
 from __future__ import annotations
@@ -31,21 +31,20 @@ from lightjax.interop import preprocessing
 from lightjax.quantize import bias, equalization, integer, lowering, report, rounding, simulation, storage
 from lightjax.train import devices
 
-METHODS = ('equalize', 'absorb', 'correct', 'adaround')
+METHODS = ('equalize', 'absorb', 'adaround', 'correct')
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 def post_training(
   network: lowering.Network, images: np.ndarray, *, method: Sequence[str], weight_bits: Any = 8,
-  activation_bits: int = 8, per_channel: bool = True, steps: int = 1000, seed: int = 0,
+  activation_bits: int = 8, per_channel: bool = True, steps: int = 500, seed: int = 0,
 ) -> tuple[lowering.Network, simulation.Quantized]:
   """A float network, quantized.
 
   Args:
     network: from `lowering.lower`.
     images: calibration inputs, [images, height, width, channels].
-    method: of `METHODS`, at most once each, in any order; they are carried out in the order of `METHODS`, bias
-      correction after AdaRound.
+    method: of `METHODS`, in any order; they are carried out in that of `METHODS`.
     weight_bits: see `simulation.quantize`.
     activation_bits: 2..8.
     per_channel: a step for each output channel, or one a kernel.
@@ -171,7 +170,7 @@ def main() -> int:
   folder = pathlib.Path(given.workdir)
   found = read(pathlib.Path(given.weights), given.model)
   inputs = images(pathlib.Path(given.images), preprocessing.of(found.model['name']), given.count)
-  rules = [_rule(text) for text in given.weight_rules] + [('.*', given.weight_bits)]
+  rules = [rule(text) for text in given.weight_rules] + [('.*', given.weight_bits)]
   original = lowered(found.model, found.variables)
   try:
     network, quantized = post_training(
@@ -194,7 +193,13 @@ def main() -> int:
   return 0
 
 
-def _rule(text: str) -> tuple[str, int | None]:
+def rule(text: str) -> tuple[str, int | None]:
+  """A rule for layers, from 'pattern=bits' or 'pattern=float'.
+
+  Example:
+    >>> rule('stem/.*=8')
+    ('stem/.*', 8)
+  """
   pattern, equals, bits = text.rpartition('=')
   if not equals or not (bits.isdigit() or bits == 'float'):
     raise specs.SpecError(f"--weight_rules: {text!r} is not of the form 'pattern=bits' or 'pattern=float'.")
@@ -206,13 +211,13 @@ if __name__ == '__main__':
   flags.DEFINE_string('weights', None, 'Folder with an artifact, or a file of weights.')
   flags.DEFINE_string('images', None, 'Folder of photographs to calibrate with.')
   flags.DEFINE_string('workdir', None, 'Folder to write into.')
-  flags.DEFINE_list('method', ['equalize', 'absorb', 'correct'], f'Of {", ".join(METHODS)}.')
+  flags.DEFINE_list('method', ['equalize', 'correct'], f'Of {", ".join(METHODS)}.')
   flags.DEFINE_integer('count', 32, 'Photographs to calibrate with, at most.')
   flags.DEFINE_integer('weight_bits', 8, '2..8 a weight.')
   flags.DEFINE_list('weight_rules', [], "'pattern=bits' or 'pattern=float' for layers by name; the first that matches.")
   flags.DEFINE_integer('activation_bits', 8, '2..8 an activation.')
   flags.DEFINE_bool('per_channel', True, 'A step for each output channel, or one a kernel.')
-  flags.DEFINE_integer('steps', 1000, 'Of AdaRound, a layer.')
+  flags.DEFINE_integer('steps', 500, 'Of AdaRound, a layer.')
   flags.DEFINE_bool('sensitivity', False, 'Also what the outputs suffer from each layer alone.')
   flags.mark_flags_as_required(['weights', 'images', 'workdir'])
   commands.launch(main)

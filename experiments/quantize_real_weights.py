@@ -34,7 +34,7 @@ from lightjax.train import devices
 FOLDER = pathlib.Path(__file__).parent / 'results' / 'quantize_real_weights'
 NETWORKS = ('mobilenet_v2', 'efficientnet_lite0', 'squeezenet1_1')
 BATCH = 20
-CROPS = 16  # a photograph, to compare on; 6 to calibrate with
+CROPS = 12  # a photograph, to compare on; 6 to calibrate with
 # Photographs that come with libraries, without labels: to calibrate with, and to compare on.
 SCIKIT_IMAGE, SCIKIT_LEARN = 'scikit-image==0.25.2', 'scikit-learn==1.7.2'
 CALIBRATION = {
@@ -64,16 +64,17 @@ class Method(NamedTuple):
 DFQ, ADAROUND = {'paper': 'DFQ (Nagel 2019)'}, {'paper': 'AdaRound (Nagel 2020)', 'network': 'MobilenetV2', 'a_bits': 8}
 METHODS = (
   Method('W8A8 per tensor', (), 8, False, {**DFQ, 'table': 1, 'method': 'original'}),
-  Method('+ equalization', ('equalize',), 8, False, {**DFQ, 'table': 1, 'method': '+ equalization'}),
-  Method('+ absorbed biases', ('equalize', 'absorb'), 8, False, {**DFQ, 'table': 1, 'method': '+ absorbing bias'}),
-  Method('+ bias correction', ('equalize', 'absorb', 'correct'), 8, False, {
+  Method('W8A8 per tensor, equalization', ('equalize',), 8, False, {**DFQ, 'table': 1, 'method': '+ equalization'}),
+  Method('W8A8 per tensor, equalization, bias correction', ('equalize', 'correct'), 8, False, {}),
+  Method('W8A8 per tensor, equalization, absorption, bias correction', ('equalize', 'absorb', 'correct'), 8, False, {
     **DFQ, 'table': 2, 'method': 'rescaling + bias absorption + bias corr'}),
   Method('W8A8 per channel', (), 8, True, {**DFQ, 'table': 1, 'method': 'per-channel quantization'}),
-  Method('W8A8 per channel, bias correction', ('correct',), 8, True, {}),
+  Method('W6A8 per tensor', (), 6, False, {}),
+  Method('W6A8 per tensor, equalization, bias correction', ('equalize', 'correct'), 6, False, {}),
   Method('W4A8 per channel', (), 4, True, {}),
-  Method('W4A8 per channel, equalization, bias correction', ('equalize', 'absorb', 'correct'), 4, True, {
+  Method('W4A8 per channel, equalization, bias correction', ('equalize', 'correct'), 4, True, {
     **ADAROUND, 'w_bits': 4, 'method': 'DFQ (our impl.) PTQ'}),
-  Method('W4A8 per channel, AdaRound', ('equalize', 'absorb', 'adaround', 'correct'), 4, True, {
+  Method('W4A8 per channel, equalization, AdaRound', ('equalize', 'adaround'), 4, True, {
     **ADAROUND, 'w_bits': 4, 'method': 'AdaRound PTQ'}),
 )
 
@@ -159,7 +160,7 @@ def compare(name: str, cache: pathlib.Path, methods: Sequence[Method] = METHODS)
               'integer_sqnr_db': report.sqnr_db(rough, logits), 'bytes': converted.size_bytes,
               'float_operations': len(converted.floats)}
     rows.append({**row, 'seconds': round(time.time() - begin, 1)})
-    print(f'{name:>20}  {method.name:<50} agreement {row["agreement"]:.3f}  {row["sqnr_db"]:.1f} dB', flush=True)
+    print(f'{name:>20}  {method.name:<58} agreement {row["agreement"]:.3f}  {row["sqnr_db"]:.1f} dB', flush=True)
   return rows
 
 

@@ -1,6 +1,7 @@
 """Bias correction: the mean error that quantization leaves in a channel, taken off its bias."""
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -14,12 +15,11 @@ __all__ = ['correct']
 
 
 def correct(network: Network, quantized: Quantized, inputs: Any) -> Quantized:
-  """Biases for which every channel of every quantized layer has the mean of the float network, before its clip.
+  """Biases for which rounding the kernel of a layer changes the mean of none of its channels.
 
-    b + E[W x] - E[W^ x^]
+    b + E[W x^] - E[W^ x^]
 
-  with the kernel and inputs of the network that is quantized up to that layer, in execution order, so that a layer's
-  correction knows those before it.
+  with W^ the rounded kernel and x^ the inputs in the network that is quantized up to that layer, in execution order.
 
   Args:
     network: the float one that `quantized` was made from.
@@ -27,20 +27,20 @@ def correct(network: Network, quantized: Quantized, inputs: Any) -> Quantized:
     inputs: calibration inputs, all at once; a tuple for a network of several inputs.
   Returns:
     The quantized network with other biases.
-  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2 (empirical, appendix D).
+  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2, eq. 17.
+  Deviations from the paper: E[x] is measured on inputs, not computed from BatchNorm. What rounding and clipping the
+    inputs themselves does to the mean is left as it is: rare activations that a range cuts off would shift all others.
   """
 
   def visit(site: Site) -> tuple[Any, Any]:
-    exact, rough = (_mean(site, x, kernel) for x, kernel in (
-      (site.x, site.layer.kernel), (site.x_quantized, site.kernel.decode())))
-    return site.kernel, site.layer.bias + exact - rough
+    lost = site.layer.kernel - site.kernel.decode()
+    return site.kernel, site.layer.bias + _mean(program.Static(site.node), site.x_quantized, lost)
 
   return simulation.sweep(network, quantized, inputs, visit)
 
 
-def _mean(site: Site, x: Any, kernel: Any) -> Any:
-  def mean(x: Any, kernel: Any) -> Any:
-    one = program.batched(lambda x: program.product(site.node, x, kernel))
-    return jnp.mean(one(x), axis=tuple(range(x.ndim - 1)))
-
-  return jax.jit(mean)(x, kernel)
+@functools.partial(jax.jit, static_argnums=0)
+def _mean(static: program.Static, x: Any, kernel: Any) -> Any:
+  """The mean of each channel of a layer with this kernel."""
+  y = program.batched(lambda x: program.product(static.value, x, kernel))(x)
+  return jnp.mean(y, axis=tuple(range(y.ndim - 1)))

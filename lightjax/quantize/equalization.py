@@ -6,6 +6,7 @@ min(max(y, 0), 6 / s), and neither is replaced.
 """
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -126,6 +127,24 @@ def absorb(network: Network, *batches: Any, deviations: float = 3.0) -> Network:
 
 def _statistics(network: Network, batches: Sequence[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Mean and standard deviation of each layer's channels before its clip."""
+  sums: dict[str, list[Any]] = {}
+  for batch in batches:
+    inputs = batch if isinstance(batch, tuple) else (batch,)
+    for name, pair in _moments(program.Static(network.program), network.layers, *inputs).items():
+      sums.setdefault(name, []).append([np.asarray(each, np.float64) for each in pair])
+  if not sums:
+    raise ValueError('absorb: there is no batch to calibrate with.')
+  found = {}
+  for name, moments in sums.items():
+    mean, square = (np.concatenate([moment[i] for moment in moments]).mean(0) for i in (0, 1))
+    found[name] = mean, np.sqrt(np.maximum(square - mean**2, 0))
+  return found
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _moments(
+    static: program.Static, layers: dict[str, program.Layer], *inputs: Any) -> dict[str, tuple[Any, Any]]:
+  """Mean and mean square of each layer's channels before its clip, for each example."""
 
   def one(*inputs: Any) -> dict[str, tuple[Any, Any]]:
     seen = {}
@@ -135,21 +154,10 @@ def _statistics(network: Network, batches: Sequence[Any]) -> dict[str, tuple[np.
       seen[name] = flat.mean(0, keepdims=True), jnp.square(flat).mean(0, keepdims=True)
       return value
 
-    program.run_one(network, inputs, before=before)
+    program.run_one(Network(static.value, layers), inputs, before=before)
     return seen
 
-  watch = jax.jit(program.batched(one))
-  sums: dict[str, list[Any]] = {}
-  for batch in batches:
-    for name, pair in watch(*(batch if isinstance(batch, tuple) else (batch,))).items():
-      sums.setdefault(name, []).append([np.asarray(each, np.float64) for each in pair])
-  if not sums:
-    raise ValueError('absorb: there is no batch to calibrate with.')
-  found = {}
-  for name, moments in sums.items():
-    mean, square = (np.concatenate([moment[i] for moment in moments]).mean(0) for i in (0, 1))
-    found[name] = mean, np.sqrt(np.maximum(square - mean**2, 0))
-  return found
+  return program.batched(one)(*inputs)
 
 
 def _by_input(node: Node, kernel: np.ndarray) -> np.ndarray:

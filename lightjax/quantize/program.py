@@ -134,6 +134,19 @@ class Network(NamedTuple):
 Hook = Callable[[str, Any], Any]
 
 
+class Static:
+  """A node or a program as a static argument of a compiled function: equal if it is the same object."""
+
+  def __init__(self, value: Any):
+    self.value = value
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Static) and self.value is other.value
+
+  def __hash__(self) -> int:
+    return id(self.value)
+
+
 def same(name: str, value: Any) -> Any:
   """The hook that changes nothing."""
   return value

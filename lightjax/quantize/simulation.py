@@ -75,12 +75,34 @@ def calibrate(
   Args:
     network: in float.
     *batches: inputs; a network of several inputs takes tuples.
-    limits: (a tensor of one example) -> its range. Over examples the union is taken.
+    limits: (a tensor of one example) -> its range.
   Returns:
-    Tensor -> (low, high).
+    Tensor -> (low, high), the means over all examples: an example with outliers does not make all steps wider.
   Raises:
     ValueError: there is no batch, or a range is not finite.
   """
+  seen: dict[str, list[np.ndarray]] = {}
+  for batch in batches:
+    found = _limits(program.Static(network.program), limits, network.layers, *_inputs(batch))
+    for name, pair in found.items():
+      seen.setdefault(name, []).append(np.stack(pair))
+  if not seen:
+    raise ValueError('calibrate: there is no batch to calibrate with.')
+  ranges = {}
+  for name, pairs in seen.items():
+    low, high = np.concatenate(pairs, axis=1).mean(1, dtype=np.float64)
+    ranges[name] = float(low), float(high)
+  for name, pair in ranges.items():
+    if not np.isfinite(pair).all():
+      raise ValueError(f'calibrate: the range of {name!r} is {pair}; is the network sound on these inputs?')
+  return ranges
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _limits(
+    static: program.Static, limits: Callable[[Any], tuple[Any, Any]], layers: dict[str, Layer], *inputs: Any,
+) -> dict[str, tuple[Any, Any]]:
+  """The range of every tensor for each example."""
 
   def one(*inputs: Any) -> dict[str, tuple[Any, Any]]:
     seen = {}
@@ -89,21 +111,10 @@ def calibrate(
       seen[name] = limits(value)
       return value
 
-    program.run_one(network, inputs, hook)
+    program.run_one(Network(static.value, layers), inputs, hook)
     return seen
 
-  watch = jax.jit(program.batched(one))
-  ranges: Limits = {}
-  for batch in batches:
-    for name, (low, high) in watch(*_inputs(batch)).items():
-      before = ranges.get(name, (np.inf, -np.inf))
-      ranges[name] = min(before[0], float(low.min())), max(before[1], float(high.max()))
-  if not ranges:
-    raise ValueError('calibrate: there is no batch to calibrate with.')
-  for name, pair in ranges.items():
-    if not np.isfinite(pair).all():
-      raise ValueError(f'calibrate: the range of {name!r} is {pair}; is the network sound on these inputs?')
-  return ranges
+  return program.batched(one)(*inputs)
 
 
 def quantize(
@@ -237,7 +248,7 @@ def sweep(
       kernel, bias = visit(Site(
         node, network.layers[node.name], quantized.kernels[node.name], exact[node.inputs[0]], rough[node.inputs[0]]))
       quantized = quantized.exchanged(node.name, kernel, bias)
-    call = jax.jit(functools.partial(_all_examples, node))
+    call = functools.partial(_all_examples, program.Static(node))
     pairs = zip(
       node.outputs,
       call(network.layers.get(node.name), *(exact[name] for name in node.inputs)),
@@ -252,8 +263,9 @@ def sweep(
   return quantized
 
 
-def _all_examples(node: Node, layer: Layer | None, *operands: Any) -> Any:
-  return program.batched(lambda *operands: program.evaluate(node, layer, operands))(*operands)
+@functools.partial(jax.jit, static_argnums=0)
+def _all_examples(static: program.Static, layer: Layer | None, *operands: Any) -> Any:
+  return program.batched(lambda *operands: program.evaluate(static.value, layer, operands))(*operands)
 
 
 def _inputs(batch: Any) -> tuple[Any, ...]:

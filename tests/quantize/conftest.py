@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from lightjax import models
 from lightjax.nn.layers import BatchNorm, Conv, ConvNorm
-from lightjax.quantize import lowering
+from lightjax.quantize import integer, lowering, program
 
 
 class Mobile(nn.Module):
@@ -56,6 +56,32 @@ def built(model, shape, count):
     return model.apply(variables, x, train=False)
 
   return apply, variables, images, lowering.lower(apply, variables, images)
+
+
+@pytest.fixture(scope='session')
+def steps_apart():
+  """Measures how far each operation's codes are from its simulation, both given the same codes."""
+
+  def measure(quantized, converted, images):
+    @jax.jit
+    def differences(images):
+      values, found = converted.values(images), {}
+      for node in quantized.network.program.nodes:
+        given = [integer.decode(converted.grids[name], values[name]) if name in converted.grids else values[name]
+                 for name in node.inputs]
+        layer = quantized.network.layers.get(node.name)
+        results = program.batched(lambda *given, node=node, layer=layer: program.evaluate(node, layer, given))(*given)
+        for name, result in zip(node.outputs, results, strict=True):
+          if name in converted.grids:
+            codes = integer.encode(converted.grids[name], result).astype(int)
+            found[name] = jnp.abs(codes - values[name].astype(int)).max()
+          else:  # floats, which only round
+            found[name] = 2 * (jnp.abs(result - values[name]).max() > 1e-4 * jnp.abs(result).max())
+      return found
+
+    return {name: int(each) for name, each in differences(images).items()}
+
+  return measure
 
 
 @pytest.fixture(scope='session')

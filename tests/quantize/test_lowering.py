@@ -5,7 +5,7 @@ import pytest
 
 from lightjax.quantize import folding, lowering, program
 
-NETWORKS = [('resnet8', 16), ('mobilenet_v2', 32), ('shufflenet_v2_x0_5', 32), ('squeezenet1_1', 48), ('lenet5', 28)]
+NETWORKS = [('resnet8', 16), ('lenet5', 28)]  # the families in test_zoo_in_integers.py
 
 
 def error(one, other):
@@ -18,9 +18,8 @@ def test_a_program_computes_what_apply_does(zoo, name, size):
   assert error(jax.jit(lambda x: program.run(network, x))(images), jax.jit(apply)(variables, images)) < 1e-5
 
 
-@pytest.mark.parametrize('name,size', [('resnet8', 16), ('mobilenet_v2', 32), ('shufflenet_v2_x0_5', 32)])
-def test_folded_variables_compute_what_they_did_under_the_same_apply(zoo, name, size):
-  apply, variables, images, _ = zoo(name, size)
+def test_folded_variables_compute_what_they_did_under_the_same_apply(zoo):
+  apply, variables, images, _ = zoo('resnet8', 16)
   folded = folding.fold(apply, variables, images)
   assert jax.tree.structure(folded) == jax.tree.structure(variables)
   assert error(jax.jit(apply)(folded, images), jax.jit(apply)(variables, images)) < 1e-5
