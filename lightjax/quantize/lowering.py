@@ -123,13 +123,15 @@ class _Draft:
     """Take an elementwise equation with a constant; False if it can't be done."""
     name, array = equation.name, _channelwise(known)
     if name in ('max', 'min') and array is not None and (self.layer is not None or array.size == 1):
-      field, combine = ('low', np.maximum) if name == 'max' else ('high', np.minimum)
       self.is_clipped = True
       if self.layer is None:
-        self.node = self.node._replace(**{field: float(combine(getattr(self.node, field), array.item()))})
+        low, high = self.node.low, self.node.high
+        self.node = (self.node._replace(low=max(low, array.item())) if name == 'max' else
+                     self.node._replace(high=min(high, array.item())))
       else:
         bound = np.broadcast_to(array, np.shape(self.layer.bias)).astype(np.float32)
-        self.layer = self.layer._replace(**{field: combine(getattr(self.layer, field), bound)})
+        self.layer = (self.layer._replace(low=np.maximum(self.layer.low, bound)) if name == 'max' else
+                      self.layer._replace(high=np.minimum(self.layer.high, bound)))
       return True
     if self.is_clipped or (not is_first and name in ('sub', 'div')):
       return False
@@ -138,8 +140,8 @@ class _Draft:
       is_factor = name == 'div' or (name == 'mul' and known.shape == ())
       if self.node.kind != 'sum' or not is_factor or not bool((np.asarray(known.array) > 0).all()):
         return False
-      factor = np.asarray(known.array, np.float32)
-      self.node = self.node._replace(scale=self.node.scale / factor if name == 'div' else self.node.scale * factor)
+      divisor = np.asarray(known.array, np.float32)
+      self.node = self.node._replace(scale=self.node.scale / divisor if name == 'div' else self.node.scale * divisor)
       return True
     if array is None or name not in ('add', 'sub', 'mul', 'div'):
       return False
@@ -285,7 +287,8 @@ class _Builder:
     elif is_exact and equation.name in BINARY and len(moving) == 2 and len(
         {len(self.recorder.shape(each)) for each in moving}) == 1:
       names = tuple(self.codes(each) for each in moving)
-      self.draft(equation, Node(equation.name, self.name(equation.stack, equation.name), names, ()), steps=False)
+      kind: Any = equation.name
+      self.draft(equation, Node(kind, self.name(equation.stack, equation.name), names, ()), steps=False)
     else:
       self.unknown(equation)
 
@@ -296,9 +299,9 @@ class _Builder:
         or any(each != 1 for each in params['lhs_dilation'])):
       return False
     kernel = np.transpose(self.constant(equation.operands[1]), [numbers.rhs_spec[axis] for axis in (2, 3, 1, 0)])
-    window = Window(
-      tuple(params['window_strides']), tuple(tuple(pair) for pair in params['padding']), tuple(params['rhs_dilation']),
-      params['feature_group_count'])
+    padding: Any = tuple(tuple(pair) for pair in params['padding'])
+    window = Window(tuple(params['window_strides']), padding, tuple(params['rhs_dilation']),
+                    params['feature_group_count'])
     self.layer(equation, kernel, window)
     return True
 

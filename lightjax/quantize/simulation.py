@@ -75,9 +75,10 @@ def calibrate(
   Args:
     network: in float.
     *batches: inputs; a network of several inputs takes tuples.
-    limits: (a tensor of one example) -> its range.
+    limits: (a tensor of a batch) -> its range.
   Returns:
-    Tensor -> (low, high), the means over all examples: an example with outliers does not make all steps wider.
+    Tensor -> (low, high), the means over batches. A batch of one image is a good choice: a rare outlier then makes no
+      step much wider.
   Raises:
     ValueError: there is no batch, or a range is not finite.
   """
@@ -85,13 +86,13 @@ def calibrate(
   for batch in batches:
     found = _limits(program.Static(network.program), limits, network.layers, *_inputs(batch))
     for name, pair in found.items():
-      seen.setdefault(name, []).append(np.stack(pair))
+      seen.setdefault(name, []).append(np.asarray(pair))
   if not seen:
     raise ValueError('calibrate: there is no batch to calibrate with.')
-  ranges = {}
+  ranges: dict[str, Any] = {}
   for name, pairs in seen.items():
-    low, high = np.concatenate(pairs, axis=1).mean(1, dtype=np.float64)
-    ranges[name] = float(low), float(high)
+    low, high = np.stack(pairs).mean(0, dtype=np.float64).tolist()
+    ranges[name] = low, high
   for name, pair in ranges.items():
     if not np.isfinite(pair).all():
       raise ValueError(f'calibrate: the range of {name!r} is {pair}; is the network sound on these inputs?')
@@ -102,19 +103,19 @@ def calibrate(
 def _limits(
     static: program.Static, limits: Callable[[Any], tuple[Any, Any]], layers: dict[str, Layer], *inputs: Any,
 ) -> dict[str, tuple[Any, Any]]:
-  """The range of every tensor for each example."""
+  """The range of every tensor of a batch."""
 
-  def one(*inputs: Any) -> dict[str, tuple[Any, Any]]:
+  def one(*inputs: Any) -> dict[str, Any]:
     seen = {}
 
     def hook(name: str, value: Any) -> Any:
-      seen[name] = limits(value)
+      seen[name] = value
       return value
 
     program.run_one(Network(static.value, layers), inputs, hook)
     return seen
 
-  return program.batched(one)(*inputs)
+  return {name: limits(value) for name, value in program.batched(one)(*inputs).items()}
 
 
 def quantize(
