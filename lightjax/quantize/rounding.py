@@ -54,8 +54,8 @@ def adaround(
     The quantized network with other codes.
   Source: Nagel et al. 2020, arXiv:2004.10568, section 3, eq. 21 to 25.
   Deviations from the paper: 1,000 steps a layer instead of 10,000, on single positions drawn once instead of whole
-    images; means in place of sums, and the error relative to what it was, so that one lambda fits all layers; a layer whose error on its positions is not
-    smaller than before keeps its codes.
+    images; means in place of sums, and the error relative to what it was, so that one lambda fits all layers; a layer
+    whose error on its positions does not become smaller keeps its codes.
   """
   count = 0
 

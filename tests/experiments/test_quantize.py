@@ -98,7 +98,7 @@ def test_the_committed_table_is_rendered_from_the_rows(rows):
 
 
 def test_the_committed_rows_show_the_order_of_the_papers(rows):
-  """One step a kernel is the worst for MobileNetV2, with 6 bits a breakdown; equalization or a step a channel recover."""
+  """One step a kernel is worst for MobileNetV2, with 6 bits a breakdown; equalization or a step a channel recovers."""
   agreement = {(row['network'], row['method']): row['agreement'] for row in rows}
   sqnr = {(row['network'], row['method']): row['sqnr_db'] for row in rows}
   mobile = {method: sqnr['mobilenet_v2', f'W8A8 per {method}'] for method in (
