@@ -34,7 +34,7 @@ from lightjax.quantize.fixed_point import Accumulation
 from lightjax.quantize.program import BINARY, SAME_GRID, Layer, Node, Program
 from lightjax.quantize.simulation import Grid, Quantized
 
-__all__ = ['IntegerNetwork', 'convert', 'decode', 'encode']
+__all__ = ['IntegerNetwork', 'convert', 'decode', 'encode', 'memory_bytes']
 
 Constants = dict[str, Any]
 
@@ -115,14 +115,28 @@ class IntegerNetwork(NamedTuple):
 
 
 def encode(grid: Grid, value: Any) -> Array:
-  """The codes of floats, int8: round(x / scale) + offset, as the simulation rounds."""
+  """The codes of floats: round(x / scale) + offset, as the simulation rounds.
+
+  Args:
+    grid: where they stand.
+    value: floats of any shape.
+  Returns:
+    int8, the same shape.
+  """
   low, high = -grid.zero_point, 2**grid.bits - 1 - grid.zero_point
   steps = jnp.clip(jnp.round(value * (1 / jnp.float32(grid.scale))), low, high)
   return (steps + _offset(grid)).astype(jnp.int8)
 
 
 def decode(grid: Grid, codes: Any) -> Array:
-  """The floats that codes stand for."""
+  """The floats that codes stand for.
+
+  Args:
+    grid: where they stand.
+    codes: int8.
+  Returns:
+    float32, the same shape.
+  """
   return (codes.astype(jnp.float32) - _offset(grid)) * jnp.float32(grid.scale)
 
 

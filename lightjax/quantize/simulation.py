@@ -187,7 +187,14 @@ def assigned(rules: Rules, network: Network) -> dict[str, int]:
 
 
 def round_to(grid: Grid, value: Any) -> Array:
-  """A tensor on its grid, in float."""
+  """A tensor on its grid, in float.
+
+  Args:
+    grid: where its codes stand.
+    value: any shape.
+  Returns:
+    The nearest values of the grid, the same shape.
+  """
   return quantizers.affine(value, jnp.float32(grid.scale), jnp.float32(grid.zero_point), bits=grid.bits)
 
 
