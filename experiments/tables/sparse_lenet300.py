@@ -1,16 +1,16 @@
-"""LeNet-300-100 on Fashion-MNIST: nine ways to keep 20, 10, 5 and 2 % of the weights.
+"""LeNet-300-100 on Fashion-MNIST: eight ways to keep 20, 10, 5 and 2 % of the weights.
 
 6 epochs, 3 seeds, all layers pruned. At equal sparsity: the same in each layer (uniform), and where a method ranks all
 layers together, or shares them out by their shape (ERK), over the whole. At equal MACs is the same here, over the
 whole: each weight of a dense layer is one multiply-add, so that the column `nonzero macs` says both. The lottery ticket
 is one chain of rounds per budget, rewound to the initialization; SNIP and GraSP see the first 8 batches.
 
-Expected: 88.6 % dense. Down to 90 % all but GraSP stay within a point of it, whatever the budget. The
-lottery ticket is ahead of the dense network up to 95 %: each round trains for 6 epochs more. At 98 % the methods that
-choose before training lose most under the uniform budget, which leaves the last layer 20 of 1,000 weights. STE ranked
-over all layers at 98 % learns nothing: its first mask, of the initialization, takes all of `fc1`, whose 784 inputs make
-its weights the smallest, and no gradient gets through an empty layer. GraSP stays behind random masks here. About
-50 minutes on 2 cores. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
+Expected: 88.6 % dense. Down to 90 % all but GraSP stay within a point of it, whatever the budget. The lottery ticket
+is ahead of the dense network up to 95 %: each round trains for 6 epochs more. At 98 % the methods that choose before
+training lose most under the uniform budget, which leaves the last layer 20 of 1,000 weights. STE ranked over all layers
+at 98 % learns nothing: its first mask, of the initialization, takes all of `fc1`, whose 784 inputs make its weights the
+smallest, and no gradient gets through an empty layer. GraSP stays behind random masks here. About 50 minutes on 2
+cores. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
 """
 from experiments import lottery, sparse_methods
 
