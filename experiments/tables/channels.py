@@ -5,9 +5,8 @@ a fifth of the rate; groups keep multiples of 8 channels. `latency_ms` is a forw
 `whole/latency_ms` that of the dense network measured in turns with it; these rows are of a machine that did other work
 as well. At half the MACs MobileNetV2 is 1.3 to 1.4 times as fast (1.4 to 1.5 when nothing else ran), at 30 % 1.55 to
 1.75 times. ResNet-8 keeps 8, 16 or 24 channels: its choices are coarse, so that L1 at half ends at 31 % of the MACs,
-and XLA's convolutions of 8 channels take nearly as long as those of 16. Taylor loses least: 0.75 points for
-MobileNetV2 at half, after 1 epoch. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir. About 35 minutes
-on 2 cores.
+and XLA's convolutions of 8 channels take nearly as long as those of 16. Of MobileNetV2's rows Taylor's lose least, 0.75
+points at half. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir. About 35 minutes on 2 cores.
 """
 SEEDS, METRIC = (0,), 'test/accuracy'
 BASE = 'channels_fashion_mnist.py:resnet8'
