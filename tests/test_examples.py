@@ -35,26 +35,26 @@ def test_the_example_of_the_readme_stores_a_sparse_integer_network(tmp_path):
   assert sum(int((each.codes == 0).sum()) for each in kernels.values()) >= round(0.8 * (16 * 64 + 64 * 32))
 
 
-def test_the_recipe_for_a_criterion_ends_in_a_table(tmp_path):
-  criterion, table, channel_importance, _, scale, _, _, stage = blocks('WORKSPACE.md', 'python')
-  (tmp_path / 'my_criteria.py').write_text(criterion)
-  (tmp_path / 'my_table.py').write_text(table)
-  (tmp_path / 'my_stage.py').write_text(stage)
-  (tmp_path / 'my_importance.py').write_text(channel_importance)
-  (tmp_path / 'my_scales.py').write_text(scale)
-  one_run, whole_table, scan, removal, quantized, _, _ = blocks('WORKSPACE.md', 'sh')
-  config = INSTALLED / 'experiments' / 'configs' / 'lenet300.py'
-  command = one_run.replace('experiments/configs/lenet300.py', str(config))
-  command = command.replace('PYTHONPATH=. python', sys.executable)
-  run(['bash', '-c', f'{command.strip()} --smoke'], tmp_path)
+def test_the_recipes_run_with_functions_of_ones_own(tmp_path):
+  for block in blocks('WORKSPACE.md', 'python'):
+    if (named := re.match(r'# (my_\w+\.py)\n', block)) is not None:
+      (tmp_path / named[1]).write_text(block)
+    elif 'def cells' in block:
+      (tmp_path / 'my_table.py').write_text(block)
+  configs = INSTALLED / 'experiments' / 'configs'
+
+  def follow(what):
+    """Run, as a run of seconds, the one recipe that says this; returns what it prints."""
+    (command,) = (block for block in blocks('WORKSPACE.md', 'sh') if what in block)
+    command = re.sub(r'(PYTHONPATH=\. )?python ', f'{sys.executable} ', command.strip())
+    return run(['bash', '-c', command.replace('experiments/configs', str(configs)) + ' --smoke'], tmp_path)
+
+  follow('my_criteria:squared_saliency')
   assert (tmp_path / 'runs' / 'mine' / 'result.json').exists()
-  run(['bash', '-c', whole_table.replace('PYTHONPATH=. python', sys.executable).strip() + ' --smoke'], tmp_path)
+  follow('my_table.py')
   page = (tmp_path / 'runs' / 'tables' / 'my_table-smoke' / 'table.md').read_text()
   assert 'my_criteria:squared_saliency' in page and 'magnitude' in page
-  scan = scan.replace('experiments/configs/lenet300.py', str(config)).replace('python', sys.executable, 1)
-  assert 'ratios.json' in run(['bash', '-c', f'{scan.strip()} --smoke'], tmp_path)
-  removal = removal.replace('experiments/configs', str(config.parent)).replace('PYTHONPATH=. python', sys.executable)
-  assert 'speedup' in run(['bash', '-c', f'{removal.strip()} --smoke'], tmp_path)
-  quantized = quantized.replace('experiments/configs', str(config.parent)).replace('runs/mine', 'runs/quantized')
-  quantized = quantized.replace('PYTHONPATH=. python', sys.executable)
-  assert 'stored/logit difference' in run(['bash', '-c', f'{quantized.strip()} --smoke'], tmp_path)
+  assert 'ratios.json' in follow('experiments.sensitivity')
+  assert 'speedup' in follow('my_importance:largest')
+  assert 'stored/logit difference' in follow('my_scales:three_quarters')
+  assert 'stored/logit difference' in follow('my_binarizer:centred')
