@@ -37,26 +37,40 @@ class BatchNorm(nn.BatchNorm):
   @nn.compact
   def __call__(
       self, x: Float[Array, '*b c'], use_running_average: bool | None = None, *, mask: Array | None = None,
+      is_frozen: Array | None = None,
   ) -> Float[Array, '*b c']:
-    """Normalized by the batch's statistics, which move the running ones, or by the running ones."""
+    """Normalized by the batch's statistics, which move the running ones, or by the running ones.
+
+    Args:
+      x: activations.
+      use_running_average: as in `flax.linen.BatchNorm`.
+      mask: likewise.
+      is_frozen: bool scalar; where it is true the running statistics take the place of the batch's and stand still. For
+        training steps of which `takes_own_form` is true.
+    """
     is_running = nn.merge_param('use_running_average', self.use_running_average, use_running_average)
-    if is_running or mask is not None or not batch_norm.is_quicker(x) or not self._is_plain():
+    if is_running or mask is not None or not self.takes_own_form(x):
+      if is_frozen is not None:
+        raise ValueError('BatchNorm: is_frozen is for training in its own form, without mask; see takes_own_form.')
       return super().__call__(x, use_running_average, mask=mask)
     channels = x.shape[-1]
     mean = self.variable('batch_stats', 'mean', lambda: jnp.zeros(channels, jnp.float32))
     var = self.variable('batch_stats', 'var', lambda: jnp.ones(channels, jnp.float32))
     scale = self.param('scale', self.scale_init, (channels,), self.param_dtype)
     bias = self.param('bias', self.bias_init, (channels,), self.param_dtype)
-    y, batch_mean, batch_var = batch_norm.normalize(x, scale, bias, self.epsilon)
+    running = None if is_frozen is None else batch_norm.Running(is_frozen, mean.value, var.value)
+    y, seen_mean, seen_var = batch_norm.normalize(x, scale, bias, self.epsilon, running)
     if not self.is_initializing():
-      mean.value = self.momentum * mean.value + (1 - self.momentum) * batch_mean
-      var.value = self.momentum * var.value + (1 - self.momentum) * batch_var
+      for statistic, seen in ((mean, seen_mean), (var, seen_var)):
+        moved = self.momentum * statistic.value + (1 - self.momentum) * seen
+        statistic.value = moved if is_frozen is None else jnp.where(is_frozen, statistic.value, moved)
     return y if self.dtype is None else y.astype(self.dtype)
 
-  def _is_plain(self) -> bool:
-    """Whether every option but the numbers is at its default."""
-    return (self.axis == -1 and self.use_scale and self.use_bias and self.axis_name is None
-            and self.use_fast_variance and self.param_dtype == jnp.float32)
+  @nn.nowrap
+  def takes_own_form(self, x: Float[Array, '*b c']) -> bool:
+    """Whether a training step on x is `batch_norm.normalize`: every option but the numbers is at its default."""
+    return (batch_norm.is_quicker(x) and self.axis == -1 and self.use_scale and self.use_bias
+            and self.axis_name is None and self.use_fast_variance and self.param_dtype == jnp.float32)
 
 
 class ConvNorm(nn.Module):

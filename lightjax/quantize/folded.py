@@ -22,6 +22,7 @@ from lightjax.core.encoded import Encoded, Integers, spread
 from lightjax.core.transform import Context, Interception, Own, Transform, transform
 from lightjax.core.typing import Array, Leaves, Path, PyTree, Variables
 from lightjax.graph.links import Link
+from lightjax.nn.layers import BatchNorm
 from lightjax.quantize import granularities
 from lightjax.quantize.quantizers import SMALLEST_STEP
 
@@ -206,6 +207,9 @@ def _frozen(norms: Sequence[str], is_frozen: Array) -> Interception:
       if not is_norm or not module.is_mutable_collection('batch_stats'):  # a pass that moves no statistics uses them
         return following(*args, **kwargs)
       still = module.get_variable(collection, 'is_frozen')
+      if isinstance(module, BatchNorm) and module.takes_own_form(args[0]) and kwargs.get('mask') is None:
+        return following(*args, **{**kwargs, 'is_frozen': still})
+      # Any other norm has to be asked for the batch's result and the running one, of which one is used.
       before = {each: module.get_variable('batch_stats', each) for each in STATISTICS}
       scale, bias = (module.get_variable('params', each) for each in ('scale', 'bias'))
       y = following(*args, **kwargs)

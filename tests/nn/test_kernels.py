@@ -163,6 +163,35 @@ def test_batch_norm_has_second_derivatives():
   assert_close(ours, theirs, 1e-3)
 
 
+@pytest.mark.parametrize('is_frozen', [False, True])
+def test_frozen_statistics_are_flaxs_running_ones_and_stand_still(is_frozen):
+  """The choice is traced; gradients of scale, bias and input are those of the branch that is taken."""
+  x, weights = draw((4, 5, 6, 3), 0, 'float32'), draw((4, 5, 6, 3), 6, 'float32')
+  params = {'scale': draw((3,), 2, 'float32'), 'bias': draw((3,), 3, 'float32')}
+  stats = {'mean': draw((3,), 4, 'float32'), 'var': 1 + draw((3,), 5, 'float32') ** 2}
+
+  def everything(apply):
+    def loss(params, x):
+      y, moved = apply({'params': params, 'batch_stats': stats}, x)
+      return (y * weights).sum(), (y, moved)
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, x)
+
+  ours = everything(lambda variables, x: layers.BatchNorm(use_running_average=False).apply(
+    variables, x, is_frozen=jnp.asarray(is_frozen), mutable=['batch_stats']))
+  theirs = everything(lambda variables, x: nn.BatchNorm(
+    use_running_average=is_frozen, momentum=0.9, epsilon=1e-5).apply(variables, x, mutable=['batch_stats']))
+  assert_close(ours, theirs, 1e-4)
+  if is_frozen:
+    assert jax.tree.all(jax.tree.map(np.array_equal, ours[0][1][1]['batch_stats'], stats))
+
+
+def test_statistics_are_frozen_in_training_on_the_own_form_alone():
+  x = draw((4, 3), 0, 'float32')
+  variables = layers.BatchNorm().init(jax.random.key(0), x, True)
+  with pytest.raises(ValueError, match='is_frozen is for training in its own form'):
+    layers.BatchNorm(use_running_average=False).apply(variables, x, is_frozen=jnp.asarray(True))
+
+
 @pytest.mark.parametrize('options', [{'use_scale': False}, {'axis': 1}])
 def test_a_batch_norm_of_other_options_is_that_of_flax(options):
   x = draw((4, 5, 6, 3), 0, 'float32')

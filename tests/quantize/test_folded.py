@@ -169,6 +169,30 @@ def test_statistics_stand_still_from_the_step_that_is_named():
   assert gradients['normal_norm']['scale'].any()
 
 
+def test_a_frozen_step_is_the_same_with_the_norms_of_flax_and_of_the_library():
+  """Flax's norm is asked for both results, of which one is taken; the library's takes other statistics."""
+  def everything(norm):
+    compressed = bind(Network(norm), VARIABLES, everywhere(folded(weights(bits=8), freeze=2)), X)
+    own = compressed.init(VARIABLES)
+
+    @jax.jit
+    def step(params, own, x):
+      def loss(params):
+        (y, moved), _ = compressed.apply(
+          {**VARIABLES, 'params': params}, own, x, observe=True, train=True, mutable=['batch_stats'])
+        return (y**2).sum(), (y, moved)
+      return jax.grad(loss, has_aux=True)(params)
+
+    moving = step(VARIABLES['params'], own, X)
+    return moving, step(VARIABLES['params'], compressed.update(VARIABLES, own, step=2)[1], X)
+
+  flax, ours = everything(nn.BatchNorm), everything(BatchNorm)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3), ours, flax)
+  np.testing.assert_array_equal(
+    ours[1][1][1]['batch_stats']['normal_norm']['mean'], VARIABLES['batch_stats']['normal_norm']['mean'])
+  assert np.abs(ours[0][1][0] - ours[1][1][0]).max() > 0.01
+
+
 class Shared(nn.Module):
   """A convolution that is used twice, with a norm after each use; one with a function before its norm."""
 
