@@ -53,7 +53,7 @@ class Scanned(nn.Module):
 
 
 def setup(model, estimator=estimators.hard_tanh, pattern='.*/kernel', **options):
-  variables = model.init(jax.random.key(0), X)
+  variables = jax.jit(model.init)(jax.random.key(0), X)
   method = where(((pattern, binarize.activations(estimator, **options)),), skip=EVERY)
   compressed = bind(model, variables, method, X)
   return compressed, variables, compressed.init(variables)
@@ -127,7 +127,7 @@ def test_layers_with_more_bits_are_left_to_others():
 
 def test_two_stages_that_take_one_input_are_refused_when_it_is_stored():
   model = Twice()
-  variables = model.init(jax.random.key(0), X)
+  variables = jax.jit(model.init)(jax.random.key(0), X)
   method = chain(*[where((('.*', binarize.activations(estimators.hard_tanh)),), skip=EVERY)] * 2)
   compressed = bind(model, variables, method, X)
   with pytest.raises(ValueError, match="'shared' is stored by two stages"):

@@ -54,8 +54,8 @@ def test_differing_bits_are_counted(words):
   np.testing.assert_array_equal(jax.jit(packed.count_differences)(jnp.asarray(x), jnp.asarray(w)), expected)
 
 
-@pytest.mark.parametrize('binarizer', [binarizers.xnor, binarizers.dorefa, binarizers.bi_real])
-@pytest.mark.parametrize('n', [1, 31, 32, 33, 100, 784, 1024])
+@pytest.mark.parametrize('n, binarizer', [
+  (1, binarizers.xnor), (32, binarizers.xnor), (100, binarizers.dorefa), (1024, binarizers.bi_real)])
 def test_a_dense_layer_is_the_simulated_one_bit_for_bit(n, binarizer):
   rng = np.random.default_rng(n)
   x = normal(rng, (2, 3, n)).at[..., ::7].set(0)  # which counts as plus
@@ -66,9 +66,8 @@ def test_a_dense_layer_is_the_simulated_one_bit_for_bit(n, binarizer):
 
 CONVOLUTIONS = [
   (channels, window, strides, padding)
-  for channels, window in ((1, (3, 3)), (3, (1, 1)), (32, (2, 3)), (33, (5, 5)), (70, (3, 3)))
-  for strides, padding in (
-    ((1, 1), 'SAME'), ((2, 2), 'SAME'), ((2, 1), 'VALID'), ((2, 2), ((1, 1), (1, 1))), ((1, 3), ((0, 2), (3, 0))))]
+  for channels, window in ((3, (1, 1)), (32, (2, 3)), (70, (3, 3)))
+  for strides, padding in (((2, 2), 'SAME'), ((2, 1), 'VALID'), ((1, 3), ((0, 2), (3, 0))))]
 
 
 @pytest.mark.parametrize('channels, window, strides, padding', CONVOLUTIONS)
@@ -107,10 +106,12 @@ def test_kernels_that_cannot_be_packed_are_refused(shape, scale, codes, message)
 def both(model, x, method):
   """Output of the simulated network, and of the stored one on packed bits."""
   variables = jax.jit(model.init)(jax.random.key(0, impl='rbg'), x)
-  variables = jax.tree.map(lambda leaf: leaf + 0.01 * jnp.arange(leaf.size).reshape(leaf.shape) % 0.3, variables)
+  variables = jax.tree.map(
+    lambda leaf: leaf + np.float32(0.01) * np.arange(leaf.size, dtype=np.float32).reshape(leaf.shape) % 0.3, variables)
   compressed = bind(model, variables, method, x)
   own = compressed.init(variables)
-  view, encoded = compressed.transform.view(variables, own, None), compressed.transform.finalize(variables, own)
+  view, encoded = jax.jit(compressed.transform.view)(variables, own, None), compressed.transform.finalize(
+    variables, own)
   simulated = jax.jit(compressed.apply)(variables, own, x)
   seen = []
 

@@ -29,7 +29,7 @@ class Network(nn.Module):
     return nn.Dense(3, name='head')(x)
 
 
-VARIABLES = Network().init(jax.random.key(0), X)
+VARIABLES = jax.jit(Network().init)(jax.random.key(0), X)
 
 
 def setup(method):
@@ -175,7 +175,7 @@ class Wide(nn.Module):
 @pytest.mark.parametrize('name', STORED)
 def test_a_weight_costs_its_bits_in_the_file_and_comes_back_the_same(name, tmp_path):
   x = jnp.ones((1, 300))
-  variables = Wide().init(jax.random.key(0), x)
+  variables = jax.jit(Wide().init)(jax.random.key(0), x)
   method = binarize.trained_ternary() if name == 'trained_ternary' else binarize.weights(
     getattr(binarizers, name), clip=1.0, steps=10)
   compressed = bind(Wide(), variables, where((('.*', method),), skip=('not_kernel',)), x)

@@ -85,7 +85,7 @@ class MoreInTraining(nn.Module):
 
 
 def setup(model, *, bits=8, decay=0.9, pattern='.*/kernel', method=None):
-  variables = model.init(jax.random.key(0), X)
+  variables = jax.jit(model.init)(jax.random.key(0), X)
   method = method or where(((pattern, activations(bits=bits, decay=decay)),), skip=EVERY)
   compressed = bind(model, variables, method, X)
   return compressed, variables, compressed.init(variables)

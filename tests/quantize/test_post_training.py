@@ -9,6 +9,16 @@ from lightjax.quantize import bias, equalization, lowering, program, report, rou
 RANDOM = np.random.default_rng(0)
 
 
+def run(network, x):
+  """The network, compiled."""
+  return jax.jit(lambda layers: program.run(network._replace(layers=layers), x))(network.layers)
+
+
+def simulate(quantized, x):
+  """The quantized network, compiled."""
+  return jax.jit(lambda x: simulation.simulate(quantized, x))(x)
+
+
 def error(one, other):
   return float(jnp.abs(one - other).max() / jnp.abs(other).max())
 
@@ -75,7 +85,7 @@ def test_simulation_is_the_float_network_with_rounded_kernels_and_tensors(mobile
 def test_equalization_keeps_the_function_with_relu6(request, fixture):
   images, network = request.getfixturevalue(fixture)[-2:]
   equal = equalization.equalize(network)
-  assert error(program.run(equal, images), program.run(network, images)) < 1e-5
+  assert error(run(equal, images), run(network, images)) < 1e-5
 
 
 def test_equalization_makes_ranges_equal(uneven):
@@ -92,11 +102,11 @@ def test_equalization_makes_ranges_equal(uneven):
 
 def test_equalization_recovers_what_one_step_a_kernel_loses(uneven):
   images, network = uneven
-  exact = program.run(network, images)
+  exact = run(network, images)
 
   def sqnr(network, **options):
     quantized = simulation.quantize(network, simulation.calibrate(network, images), **options)
-    return report.sqnr_db(exact, simulation.simulate(quantized, images))
+    return report.sqnr_db(exact, simulate(quantized, images))
 
   lost = sqnr(network, per_channel=False)
   assert sqnr(equalization.equalize(network), per_channel=False) > lost + 3
@@ -118,7 +128,7 @@ def test_a_layer_with_several_readers_and_groups_is_equalized():
   x = jnp.asarray(random.standard_normal((2, 5, 5, 3)), jnp.float32)
   network = lowering.lower(apply, variables, x)
   equal = equalization.equalize(network)
-  for one, other in zip(program.run(equal, x), apply(variables, x), strict=True):
+  for one, other in zip(run(equal, x), apply(variables, x), strict=True):
     assert error(one, other) < 1e-5
   first, second, third = (np.abs(layer.kernel) for layer in equal.layers.values())
   grouped = second.reshape(9, 2, 4, 3).max((0, 3)).T.reshape(-1)  # channel g * 2 + row
@@ -149,7 +159,7 @@ def test_high_biases_are_absorbed():
   shift = np.maximum(0, before.mean((0, 1, 2)) - 5 * before.std((0, 1, 2)))
   assert (shift > 0).tolist() == [True, True, False, False]
   np.testing.assert_allclose(network.layers['layer'].bias - found.layers['layer'].bias, shift, rtol=1e-4, atol=1e-4)
-  np.testing.assert_allclose(program.run(found, x), apply(variables, x), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(run(found, x), apply(variables, x), rtol=1e-4, atol=1e-4)
 
 
 def test_nothing_is_absorbed_into_a_layer_that_pads_with_zeros():
@@ -175,9 +185,9 @@ def test_bias_correction_gives_every_channel_the_mean_that_it_had_before_its_ker
 
     simulation.sweep(network, after, images, visit)
     assert max(means.values()) > 1e-2 if before else max(means.values()) < 1e-5
-  exact = program.run(network, images)
-  assert report.sqnr_db(exact, simulation.simulate(corrected, images)) > report.sqnr_db(
-    exact, simulation.simulate(rough, images))
+  exact = run(network, images)
+  assert report.sqnr_db(exact, simulate(corrected, images)) > report.sqnr_db(
+    exact, simulate(rough, images))
 
 
 def test_adaround_rounds_to_neighbours_and_lowers_the_error():
@@ -189,9 +199,9 @@ def test_adaround_rounds_to_neighbours_and_lowers_the_error():
     exact = network.layers[name].kernel / kernel.scale
     assert (jnp.abs(kernel.codes - jnp.clip(exact, -3, 3)) < 1 + 1e-4).all()
   assert any((kernel.codes != nearest.kernels[name].codes).any() for name, kernel in learned.kernels.items())
-  exact = program.run(network, images)
-  gain = report.sqnr_db(exact, simulation.simulate(learned, images)) - report.sqnr_db(
-    exact, simulation.simulate(nearest, images))
+  exact = run(network, images)
+  gain = report.sqnr_db(exact, simulate(learned, images)) - report.sqnr_db(
+    exact, simulate(nearest, images))
   assert gain > 1
 
 
@@ -213,7 +223,7 @@ def test_report_and_sensitivity_are_what_their_names_say(mobile):
     network._replace(layers={**network.layers, 'last': rough.network.layers['last']}), {},
     {name: grid for name, grid in rough.grids.items() if name == network.program.grids[
       next(node for node in network.program.layers if node.name == 'last').inputs[0]]})
-  expected = report.sqnr_db(program.run(network, images), simulation.simulate(only, images))
+  expected = report.sqnr_db(run(network, images), simulate(only, images))
   assert alone['last'] == pytest.approx(expected, abs=0.1)
   text = report.table([line._replace(alone_sqnr_db=alone[line.layer]) for line in lines])
   assert text.splitlines()[0].split() == ['layer', 'bits', 'weight', 'dB', 'output', 'dB', 'alone', 'dB']

@@ -26,7 +26,7 @@ class Residual(nn.Module):
 
 @functools.lru_cache
 def trained(scale, shared, batches=2):
-  variables = Residual().init(jax.random.key(0), X)
+  variables = jax.jit(Residual().init)(jax.random.key(0), X)
   method = where((('.*/kernel', activations(bits=4, scale=scale, shared=shared)),), skip=('not_kernel',))
   compressed = bind(Residual(), variables, method, X)
   own = compressed.init(variables)
@@ -92,7 +92,7 @@ class Tied(nn.Module):
 
 
 def test_a_kernel_that_is_used_more_often_than_its_layer_is_called_is_refused():
-  variables = Tied().init(jax.random.key(0), X)
+  variables = jax.jit(Tied().init)(jax.random.key(0), X)
   method = where((('kernel', activations(bits=4, shared=True)),), skip=())
   with pytest.raises(ValueError, match='is called 1 times, but its kernel is used 2 times'):
     bind(Tied(), variables, method, X).init(variables)

@@ -61,7 +61,7 @@ class Linen(nn.Module):
 
 def test_trap_9_linens_layouts():
   model, x = Linen(), jnp.ones((1, 4, 4, 3))
-  variables = model.init(jax.random.key(0), x)
+  variables = jax.jit(model.init)(jax.random.key(0), x)
   context = Context(graph.layouts(graph.trace(model.apply, variables, x)))
   method = where((('.*', weights(bits=8)),), skip=('not_kernel',))
   stored = method.finalize(variables, method.init(variables, context)).parameters
