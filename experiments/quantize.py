@@ -28,7 +28,7 @@ from experiments import commands, import_weights, starting, unit
 from lightjax import artifact, interop, models
 from lightjax.core import rngs, specs
 from lightjax.interop import preprocessing
-from lightjax.quantize import bias, equalization, integer, lowering, report, rounding, simulation, storage
+from lightjax.quantize import bias, equalization, integer, lowering, program, report, rounding, simulation, storage
 from lightjax.train import devices
 
 METHODS = ('equalize', 'absorb', 'adaround', 'correct')
@@ -36,9 +36,9 @@ SUFFIXES = ('.jpg', '.jpeg', '.png')
 
 
 def post_training(
-  network: lowering.Network, images: np.ndarray, *, method: Sequence[str], weight_bits: Any = 8,
+  network: program.Network, images: np.ndarray, *, method: Sequence[str], weight_bits: Any = 8,
   activation_bits: int = 8, per_channel: bool = True, steps: int = 1000, seed: int = 0,
-) -> tuple[lowering.Network, simulation.Quantized]:
+) -> tuple[program.Network, simulation.Quantized]:
   """A float network, quantized.
 
   Args:
@@ -73,7 +73,7 @@ def post_training(
   return network, quantized
 
 
-def lowered(model: dict[str, Any], variables: Any) -> lowering.Network:
+def lowered(model: dict[str, Any], variables: Any) -> program.Network:
   """The program of a network by name, at the size of its preprocessing.
 
   Args:

@@ -1,6 +1,6 @@
-"""Any pure `apply` as a `program.Network`: one trace, variables folded, equations gathered into operations.
+"""Any pure `apply` as a `program.Network`: the equations of a recording, gathered into operations.
 
-What depends on variables alone is computed at once. An affine operation on the outputs of a layer (BatchNorm, a bias,
+What depends on variables alone is computed already. An affine operation on the outputs of a layer (BatchNorm, a bias,
 a layer's scale) goes into its kernel and bias, a following max or min into its clips, as long as nothing else reads
 what is in between. Functions of a single tensor, whatever their number of equations (a hard swish), become one 'map'.
 Means over pixels, sums and products of two tensors, data movement and maxima are operations of their own. What is not
@@ -12,17 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
-from lightjax.core import modes, trees
+from lightjax.core import trees
 from lightjax.core.typing import Variables
 from lightjax.graph import jaxprs, parts
 from lightjax.graph.coupling import ELEMENTWISE
 from lightjax.graph.parts import Part
 from lightjax.quantize.program import BINARY, Kind, Layer, Network, Node, Program, Step, Window
+from lightjax.quantize.recording import Equation, Recording, Reference, record
 
 __all__ = ['lower']
 
@@ -42,67 +41,14 @@ def lower(apply: Callable[..., Any], variables: Variables, *inputs: Any) -> Netw
     Program and parameters: `program.run` computes what `apply` does, up to rounding.
   Example:
     >>> variables = {'up': jnp.ones((3, 8)), 'down': jnp.ones((8, 2))}
-    >>> print(lower(lambda variables, x: jax.nn.relu(x @ variables['up']) @ variables['down'], variables,
-    ...             jax.ShapeDtypeStruct((1, 3), 'float32')))
+    >>> print(lower(lambda variables, x: jnp.maximum(x @ variables['up'], 0) @ variables['down'], variables,
+    ...             jnp.ones((1, 3))))
     cast   cast     3
     layer  layer    8
     layer  layer#2  2
   """
-  single = [jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in inputs]
-  leaves = jax.tree.leaves(variables)
-  with modes.convolution_mode('lax'):
-    program, outputs = jax.make_jaxpr(apply, return_shape=True)(variables, *single)
-  recorder = _Recorder()
-  references = [recorder.reference(variable.aval) for variable in program.jaxpr.invars[len(leaves):]]
-  results = jaxprs.interpret(
-    program.jaxpr, program.consts, [*(parts.whole(jnp.asarray(leaf)) for leaf in leaves), *references], recorder.rule,
-    parts.whole)
   roots = frozenset(path.split('/')[0] for path in trees.flatten(variables))
-  return _Builder(recorder, roots).build(references, results, jax.tree_util.tree_structure(outputs))
-
-
-class _Reference(NamedTuple):
-  """A value that depends on the inputs."""
-  number: int
-
-
-class _Equation(NamedTuple):
-  primitive: Any
-  params: dict[str, Any]
-  operands: tuple[Any, ...]  # Part or _Reference
-  results: tuple[_Reference, ...]
-  stack: str
-
-  @property
-  def name(self) -> str:
-    return self.primitive.name
-
-
-class _Recorder:
-  """The rule that computes what depends on variables alone and notes the rest, calls entered."""
-
-  def __init__(self) -> None:
-    self.equations: list[_Equation] = []
-    self.avals: list[Any] = []
-
-  def reference(self, aval: Any) -> _Reference:
-    self.avals.append(aval)
-    return _Reference(len(self.avals) - 1)
-
-  def shape(self, reference: _Reference) -> tuple[int, ...]:
-    return tuple(self.avals[reference.number].shape)
-
-  def rule(self, equation: core.JaxprEqn, operands: list[Any], stack: str) -> Sequence[Any]:
-    if any(isinstance(operand, _Reference) for operand in operands):
-      results = tuple(self.reference(variable.aval) for variable in equation.outvars)
-      self.equations.append(_Equation(equation.primitive, equation.params, tuple(operands), results, stack))
-      return results
-    name, shape = equation.primitive.name, parts.shape_of(equation)
-    if name == 'broadcast_in_dim':
-      return [parts.broadcast(equation, operands[0])]
-    if name in ELEMENTWISE and any(part.shape == shape for part in operands):
-      return [parts.elementwise(equation, operands, name)]
-    return parts.bound(equation, [parts.full(part, name) for part in operands])
+  return _Builder(record(apply, variables, *inputs), roots).build()
 
 
 class _Mapped(NamedTuple):
@@ -115,11 +61,11 @@ class _Mapped(NamedTuple):
 class _Draft:
   """An operation whose result may still take an affine operation or a clip."""
 
-  def __init__(self, node: Node, layer: Layer | None = None, where: str = ''):
-    self.node, self.layer, self.where = node, layer, where
+  def __init__(self, node: Node, layer: Layer | None = None):
+    self.node, self.layer = node, layer
     self.is_clipped = False
 
-  def absorb(self, equation: _Equation, known: Part, is_first: bool) -> bool:
+  def absorb(self, equation: Equation, known: Part, is_first: bool) -> bool:
     """Take an elementwise equation with a constant; False if it can't be done."""
     name, array = equation.name, _channelwise(known)
     if name in ('max', 'min') and array is not None and (self.layer is not None or array.size == 1):
@@ -165,8 +111,8 @@ def _channelwise(known: Part) -> np.ndarray | None:
 class _Builder:
   """Gathers equations into operations."""
 
-  def __init__(self, recorder: _Recorder, roots: frozenset[str]):
-    self.recorder, self.roots = recorder, roots
+  def __init__(self, recording: Recording, roots: frozenset[str]):
+    self.recording, self.roots = recording, roots
     self.values: dict[int, Any] = {}  # _Draft, _Mapped, or the name of a tensor
     self.nodes: list[Node] = []
     self.layers: dict[str, Layer] = {}
@@ -176,16 +122,17 @@ class _Builder:
     self.taken: Counter[str] = Counter()
     self.readers: Counter[int] = Counter()
 
-  def build(self, inputs: Sequence[_Reference], results: Sequence[Any], structure: Any) -> Network:
-    for equation in self.recorder.equations:
-      self.readers.update({each.number for each in equation.operands if isinstance(each, _Reference)})
-    self.readers.update(each.number for each in results if isinstance(each, _Reference))
+  def build(self) -> Network:
+    found = self.recording
+    for equation in found.equations:
+      self.readers.update({each.number for each in equation.references})
+    self.readers.update(each.number for each in found.outputs if isinstance(each, Reference))
     names = [self.tensor(reference, self.name('', f'input{i}' if i else 'input'))
-             for i, reference in enumerate(inputs)]
-    for equation in self.recorder.equations:
+             for i, reference in enumerate(found.inputs)]
+    for equation in found.equations:
       self.add(equation)
-    outputs = [self.output(each) for each in results]
-    program = Program(tuple(self.nodes), tuple(names), tuple(outputs), structure, self.shapes, self.grids)
+    outputs = [self.output(each) for each in found.outputs]
+    program = Program(tuple(self.nodes), tuple(names), tuple(outputs), found.structure, self.shapes, self.grids)
     return Network(program, self.layers)
 
   def output(self, value: Any) -> str:
@@ -204,17 +151,17 @@ class _Builder:
     self.taken[name] += 1
     return name if self.taken[name] == 1 else f'{name}#{self.taken[name]}'
 
-  def tensor(self, reference: _Reference, name: str, grid: str | None = None) -> str:
+  def tensor(self, reference: Reference, name: str, grid: str | None = None) -> str:
     """Note a value as computed."""
     self.values[reference.number] = name
-    self.shapes[name] = self.recorder.shape(reference)
+    self.shapes[name] = self.recording.shape(reference)
     if grid is not None:
       self.grids[name] = grid
     return name
 
-  def add(self, equation: _Equation) -> None:
+  def add(self, equation: Equation) -> None:
     name = equation.name
-    moving = [each for each in equation.operands if isinstance(each, _Reference)]
+    moving = equation.references
     if name in _IDENTITY or (name == 'convert_element_type' and self.same_dtype(equation)):
       self.values[equation.results[0].number] = self.values[moving[0].number]
     elif name in ELEMENTWISE:
@@ -222,14 +169,14 @@ class _Builder:
     elif not self.handled(equation, moving):
       self.unknown(equation)
 
-  def same_dtype(self, equation: _Equation) -> bool:
-    return (isinstance(equation.operands[0], _Reference) and self.recorder.avals[equation.operands[0].number].dtype
-            == self.recorder.avals[equation.results[0].number].dtype)
+  def same_dtype(self, equation: Equation) -> bool:
+    return (isinstance(equation.operands[0], Reference)
+            and self.recording.dtype(equation.operands[0]) == self.recording.dtype(equation.results[0]))
 
-  def handled(self, equation: _Equation, moving: Sequence[_Reference]) -> bool:
+  def handled(self, equation: Equation, moving: Sequence[Reference]) -> bool:
     """Everything but elementwise equations; False for what is not known."""
     name, first = equation.name, equation.operands[0]
-    if not all(jnp.issubdtype(self.recorder.avals[each.number].dtype, jnp.floating) for each in moving):
+    if not all(jnp.issubdtype(self.recording.dtype(each), jnp.floating) for each in moving):
       return False
     if name == 'concatenate':
       if len(moving) != len(equation.operands):
@@ -242,7 +189,7 @@ class _Builder:
       return self.convolution(equation)
     if name == 'dot_general':
       return self.dense(equation)
-    rank = len(self.recorder.shape(first))
+    rank = len(self.recording.shape(first))
     if name in ('reduce_sum', 'reduce_window_sum'):
       axes = equation.params['axes'] if name == 'reduce_sum' else [
         axis for axis, size in enumerate(equation.params['window_dimensions']) if size > 1]
@@ -261,38 +208,38 @@ class _Builder:
     self.node('move', equation, [self.codes(first)])
     return True
 
-  def pads_zeros(self, equation: _Equation) -> bool:
+  def pads_zeros(self, equation: Equation) -> bool:
     return isinstance(equation.operands[1], Part) and float(equation.operands[1].array) == 0
 
-  def elementwise(self, equation: _Equation, moving: Sequence[_Reference]) -> None:
+  def elementwise(self, equation: Equation, moving: Sequence[Reference]) -> None:
     result = equation.results[0]
     known = [each for each in equation.operands if isinstance(each, Part)]
     value = self.values[moving[0].number]
     if (len(moving) == 1 == len(known) and isinstance(value, _Draft) and self.readers[moving[0].number] == 1
-        and self.recorder.shape(result) == self.recorder.shape(moving[0])
+        and self.recording.shape(result) == self.recording.shape(moving[0])
         and value.absorb(equation, known[0], equation.operands[0] is moving[0])):
       self.values[result.number] = value
       return
     values = [self.mapped(each) for each in moving]
     sources = {each.source for each in values}
     is_exact = all(source in self.grids for source in sources)
-    shape = self.recorder.shape(result)
+    shape = self.recording.shape(result)
     if is_exact and len(sources) == 1 and all(_channelwise(each) is not None for each in known) and all(
-        self.recorder.shape(each) == shape for each in moving):
+        self.recording.shape(each) == shape for each in moving):
       steps = {step.results: step for each in values for step in each.steps}
       inner = {reference: each.result for reference, each in zip(moving, values, strict=True)}
-      operands = tuple(inner[each] if isinstance(each, _Reference) else each.array for each in equation.operands)
+      operands = tuple(inner[each] if isinstance(each, Reference) else each.array for each in equation.operands)
       step = Step(equation.primitive, equation.params, operands, (f'%{result.number}',))
       self.values[result.number] = _Mapped(values[0].source, (*steps.values(), step), step.results[0])
     elif is_exact and equation.name in BINARY and len(moving) == 2 and len(
-        {len(self.recorder.shape(each)) for each in moving}) == 1:
+        {len(self.recording.shape(each)) for each in moving}) == 1:
       names = tuple(self.codes(each) for each in moving)
       kind: Any = equation.name
       self.draft(equation, Node(kind, self.name(equation.stack, equation.name), names, ()), steps=False)
     else:
       self.unknown(equation)
 
-  def convolution(self, equation: _Equation) -> bool:
+  def convolution(self, equation: Equation) -> bool:
     params, numbers = equation.params, equation.params['dimension_numbers']
     plain = (0, 3, 1, 2)
     if (numbers.lhs_spec != plain or numbers.out_spec != plain or params['batch_group_count'] != 1
@@ -305,9 +252,9 @@ class _Builder:
     self.layer(equation, kernel, window)
     return True
 
-  def dense(self, equation: _Equation) -> bool:
+  def dense(self, equation: Equation) -> bool:
     (left, right), batched = equation.params['dimension_numbers']
-    rank = len(self.recorder.shape(equation.operands[0]))
+    rank = len(self.recording.shape(equation.operands[0]))
     kernel = self.constant(equation.operands[1])
     if batched != ((), ()) or tuple(left) != (rank - 1,) or kernel.ndim != 2:
       return False
@@ -317,20 +264,20 @@ class _Builder:
   def constant(self, part: Part) -> np.ndarray:
     return np.asarray(parts.full(part, 'kernel').array, np.float64)
 
-  def layer(self, equation: _Equation, kernel: np.ndarray, window: Window | None) -> None:
+  def layer(self, equation: Equation, kernel: np.ndarray, window: Window | None) -> None:
     outputs = kernel.shape[-1]
     infinite = np.full(outputs, np.inf, np.float32)
     node = Node('layer', self.name(equation.stack, ''), (self.codes(equation.operands[0]),), (), window=window)
     self.draft(equation, node, Layer(kernel, np.zeros(outputs), -infinite, infinite), steps=False)
 
-  def draft(self, equation: _Equation, node: Node, layer: Layer | None = None, steps: bool = True) -> None:
+  def draft(self, equation: Equation, node: Node, layer: Layer | None = None, steps: bool = True) -> None:
     node = node._replace(outputs=(node.name,))
     if steps:
       node = node._replace(steps=(Step(equation.primitive, equation.params, (*node.inputs,), node.outputs),))
-    self.shapes[node.name] = self.recorder.shape(equation.results[0])
+    self.shapes[node.name] = self.recording.shape(equation.results[0])
     self.values[equation.results[0].number] = _Draft(node, layer)
 
-  def node(self, kind: Kind, equation: _Equation, inputs: Sequence[str]) -> None:
+  def node(self, kind: Kind, equation: Equation, inputs: Sequence[str]) -> None:
     """An operation that is one equation; its results stand on the grid of its operand, a concatenation's on its own."""
     rest = [each for each in equation.operands if isinstance(each, Part)]
     name = self.name(equation.stack, equation.name)
@@ -341,22 +288,21 @@ class _Builder:
     self.nodes.append(Node(kind, name, tuple(inputs), outputs, (
       Step(equation.primitive, equation.params, operands, outputs),)))
 
-  def unknown(self, equation: _Equation) -> None:
+  def unknown(self, equation: Equation) -> None:
     """An equation that is computed in float."""
-    inner: dict[_Reference, str] = {
-      each: self.read(each) for each in equation.operands if isinstance(each, _Reference)}
+    inner = {each: self.read(each) for each in equation.references}
     name = self.name(equation.stack, equation.name)
     outputs = (name,) if len(equation.results) == 1 else tuple(f'{name}.{i}' for i in range(len(equation.results)))
     for reference, output in zip(equation.results, outputs, strict=True):
       self.tensor(reference, output)
     is_elementwise = equation.name in ELEMENTWISE
     operands = tuple(
-      inner[each] if isinstance(each, _Reference) else each.array if is_elementwise else parts.full(each, name).array
+      inner[each] if isinstance(each, Reference) else each.array if is_elementwise else parts.full(each, name).array
       for each in equation.operands)
     self.nodes.append(Node('float', name, tuple(dict.fromkeys(inner.values())), outputs, (
       Step(equation.primitive, equation.params, operands, outputs),)))
 
-  def mapped(self, reference: _Reference) -> _Mapped:
+  def mapped(self, reference: Reference) -> _Mapped:
     """A value as a function of a tensor."""
     value = self.values[reference.number]
     if isinstance(value, _Mapped):
@@ -364,7 +310,7 @@ class _Builder:
     name = self.read(reference)
     return _Mapped(name, (), name)
 
-  def read(self, reference: _Reference) -> str:
+  def read(self, reference: Reference) -> str:
     """The tensor of a value; computed now if it was not yet."""
     value = self.values[reference.number]
     if isinstance(value, str):
@@ -387,7 +333,7 @@ class _Builder:
     if draft.layer is not None:
       self.layers[node.name] = Layer(*(jnp.asarray(each, jnp.float32) for each in draft.layer))
 
-  def codes(self, reference: _Reference) -> str:
+  def codes(self, reference: Reference) -> str:
     """The tensor of a value, with a grid."""
     name = self.read(reference)
     if name in self.grids:
