@@ -145,10 +145,18 @@ def trained_ternary(run: Run, *, threshold: float = 0.05) -> Transform:
   return binarize.trained_ternary(threshold=threshold)
 
 
-def binary_activations(run: Run, *, estimator: str) -> Transform:
-  """Signs of the inputs of layers; `estimator` is a name of lightjax.binarize.estimators, or 'my_file:mine'."""
+def binary_activations(run: Run, *, estimator: str, scaled: bool = False) -> Transform:
+  """Binary inputs of layers; see `lightjax.binarize.activations`.
+
+  Args:
+    run: its length, for estimators that change with it.
+    estimator: a name of lightjax.binarize.estimators, or 'my_file:my_estimator'.
+    scaled: XNOR-Net's scale of the inputs.
+  Returns:
+    The transform.
+  """
   function = specs.resolve(estimator, binarize.estimators, field='estimator')
-  return binarize.activations(function, steps=run.steps)
+  return binarize.activations(function, steps=run.steps, scaled=scaled)
 
 
 def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:

@@ -1,4 +1,4 @@
-"""Signs with the gradients that papers give them: +1 where x >= 0, -1 elsewhere, never a third level.
+"""Two levels with the gradients that papers give them: signs, +1 where x >= 0 and -1 elsewhere, or `unit`'s 1 and 0.
 
 The value is exact whatever the gradient is; see `lightjax.core.ste` for why that takes care.
 """
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from lightjax.core import ste
 from lightjax.core.typing import Array
 
-__all__ = ['error_decay', 'hard_tanh', 'identity', 'polynomial']
+__all__ = ['error_decay', 'hard_tanh', 'identity', 'polynomial', 'unit']
 
 # Of the error decay estimator: t goes from the first to the second.
 SLOWEST, STEEPEST = 0.1, 10.0
@@ -38,6 +38,18 @@ def hard_tanh(x: Array) -> Array:
   Source: Courbariaux et al. 2016, arXiv:1602.02830, section 1.3.
   """
   return ste.sign(x)
+
+
+def unit(x: Array) -> Array:
+  """1 where x >= 1/2, 0 elsewhere: DoReFa's activations of one bit, round(clip(x, 0, 1)); gradient 1 in 0..1, 0 beyond.
+
+  Args:
+    x: any shape; what follows a ReLU is welcome.
+  Returns:
+    1 and 0 in x's dtype.
+  Source: Zhou et al. 2016, arXiv:1606.06160, section 2.4.
+  """
+  return ste.straight_through(ste.clip(x, 0, 1), (x >= 0.5).astype(x.dtype))
 
 
 def polynomial(x: Array) -> Array:

@@ -52,12 +52,16 @@ def calls_of(variables: Variables, context: Context, name: str) -> dict[str, int
   return calls
 
 
-def on_inputs(modules: frozenset[str], change: Callable[[Any, str, Any], Any]) -> Interceptor:
+def on_inputs(
+  modules: frozenset[str], change: Callable[[Any, str, Any], Any],
+  after: Callable[[Any, Any, Any], Any] = lambda about, x, y: y,
+) -> Interceptor:
   """An interceptor that replaces the first argument of each call of some modules.
 
   Args:
     modules: their paths.
     change: (about, 'call0' for the first call of that module, its input) -> what the module is given instead.
+    after: (about, its input before the change, its output) -> what the network is given instead.
   Returns:
     For `flax.linen.intercept_methods`; one for each trace, since it counts the calls.
   """
@@ -69,7 +73,7 @@ def on_inputs(modules: frozenset[str], change: Callable[[Any, str, Any], Any]) -
       return following(*args, **kwargs)
     index = calls.get(path, 0)
     calls[path] = index + 1
-    return following(change(about, f'call{index}', args[0]), *args[1:], **kwargs)
+    return after(about, args[0], following(change(about, f'call{index}', args[0]), *args[1:], **kwargs))
 
   return interceptor
 

@@ -1,6 +1,7 @@
 """Binary inputs of layers: what the forward pass sees, where gradients end, what is stored."""
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -79,6 +80,68 @@ def test_the_layer_sees_two_values_and_zero_as_plus():
   _, seen = compressed.apply(variables, own, X.at[0, 0].set(0.0), mutable=['intermediates'])
   values = np.asarray(seen['intermediates']['input'][-1])
   assert set(np.unique(values)) == {-1, 1} and values[0, 0] == 1
+
+
+def test_units_are_dorefas_rounded_clip_and_are_stored_as_such():
+  """quantize_1(clip(x, 0, 1)) = round(clip(x, 0, 1)); the frozen interceptor gives the same."""
+  compressed, variables, own = setup(Watched(), estimators.unit, pattern='kernel')
+  x = 2 * X
+  expected = np.floor(np.clip(np.asarray(x), 0, 1) + 0.5) @ np.asarray(variables['params']['kernel'])
+  np.testing.assert_allclose(compressed.apply(variables, own, x), expected, rtol=1e-5, atol=1e-6)
+  stored = compressed.transform.finalize(variables, own).activations
+  assert stored == {'': [{'bits': 1, 'levels': 'unit'}]}
+  with nn.intercept_methods(binarize.frozen_interceptor(stored)):
+    np.testing.assert_array_equal(Watched().apply(variables, x), compressed.apply(variables, own, x))
+
+
+def test_an_estimator_of_other_values_is_refused_since_they_could_not_be_stored():
+  with pytest.raises(ValueError, match='neither \\+1 where x >= 0 and -1 elsewhere nor 1 where'):
+    binarize.activations(lambda x: estimators.hard_tanh(x - 0.3))
+
+
+class Scaled(nn.Module):
+  """A convolution and a dense layer, both with a bias."""
+
+  @nn.compact
+  def __call__(self, x):
+    x = nn.Conv(4, (3, 2), strides=(2, 1), padding='SAME', name='conv')(x)
+    return nn.Dense(3, name='head')(x.mean((1, 2)))
+
+
+def test_outputs_are_scaled_by_the_mean_size_of_the_inputs_that_each_place_sees():
+  """XNOR-Net's K = A * k, k = 1 / (w h), A the mean |x| over channels, by loops in NumPy; biases are not scaled."""
+  x = np.asarray(jax.random.normal(jax.random.key(3), (2, 5, 6, 3)))
+  variables = jax.jit(Scaled().init)(jax.random.key(0), x)
+  variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+  method = where((('.*', binarize.activations(estimators.hard_tanh, scaled=True)),), skip=EVERY)
+  compressed = bind(Scaled(), variables, method, x)
+  own = compressed.init(variables)
+  params = jax.tree.map(np.float64, variables['params'])
+
+  sizes = np.pad(np.abs(np.float64(x)).mean(-1), ((0, 0), (1, 1), (0, 1)))  # SAME of a 3x2 window at strides (2, 1)
+  signs = np.pad(np.where(x >= 0, 1.0, -1.0), ((0, 0), (1, 1), (0, 1), (0, 0)))
+  y = np.zeros((2, 3, 6, 4))
+  for i, j in np.ndindex(3, 6):
+    scale = sizes[:, 2 * i:2 * i + 3, j:j + 2].sum((1, 2)) / 6
+    product = np.einsum('bhwc,hwco->bo', signs[:, 2 * i:2 * i + 3, j:j + 2], params['conv']['kernel'])
+    y[:, i, j] = product * scale[:, None] + params['conv']['bias']
+  y = y.mean((1, 2))
+  expected = (np.where(y >= 0, 1, -1) @ params['head']['kernel']) * np.abs(y).mean(-1, keepdims=True) + (
+    params['head']['bias'])
+  simulated = jax.jit(compressed.apply)(variables, own, x)
+  np.testing.assert_allclose(simulated, expected, rtol=1e-4, atol=1e-5)
+
+  stored = compressed.transform.finalize(variables, own).activations
+  assert stored['conv'] == [{'bits': 1, 'scaled': True}]
+
+  @jax.jit
+  def frozen(variables, x):
+    with nn.intercept_methods(binarize.frozen_interceptor(stored)):
+      return Scaled().apply(variables, x)
+
+  np.testing.assert_array_equal(frozen(variables, x), simulated)
+  gradient = jax.jit(jax.grad(lambda x: compressed.apply(variables, own, x).sum()))(jnp.full_like(x, 2.0))
+  assert np.abs(gradient).min() > 0  # beyond the sign's gradient that of the scale is left
 
 
 @pytest.mark.parametrize('estimator, slope', [

@@ -23,6 +23,7 @@ SLOPES = {
   'identity': np.ones(9), 'hard_tanh': INSIDE.astype(float),
   # 2 + 2x on [-1, 0), 2 - 2x on [0, 1)
   'polynomial': np.where(POINTS < 0, 2 + 2 * POINTS, 2 - 2 * POINTS) * INSIDE,
+  'unit': ((POINTS >= 0) & (POINTS <= 1)).astype(float),
 }
 
 
@@ -38,10 +39,10 @@ def every():
 @settings(max_examples=10)
 @given(x=hnp.arrays(np.float32, 16, elements=st.floats(-3, 3, width=32, allow_subnormal=False)))
 def test_trap_1_and_3_the_value_is_plus_or_minus_one_and_zero_counts_as_plus(x):
-  expected = np.where(x >= 0, np.float32(1), np.float32(-1))
+  signs, units = np.where(x >= 0, np.float32(1), np.float32(-1)), np.float32(x >= 0.5)
   for name, estimator in every().items():
     value, pull = jax.vjp(estimator, jnp.asarray(x))
-    np.testing.assert_array_equal(value, expected, err_msg=name)
+    np.testing.assert_array_equal(value, units if name == 'unit' else signs, err_msg=name)
     assert np.isfinite(pull(jnp.ones(16))[0]).all()
 
 

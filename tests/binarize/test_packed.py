@@ -91,8 +91,35 @@ def test_padding_with_zeros_is_neither_sign():
   np.testing.assert_array_equal(y[0, :, :, 0], 4 * np.array([[4, 6, 4], [6, 9, 6], [4, 6, 4]]))
 
 
+@pytest.mark.parametrize('padding', ['SAME', 'VALID'])
+@pytest.mark.parametrize('unit', [False, True], ids=['signs', 'units'])
+@pytest.mark.parametrize('binarizer', [binarizers.xnor, binarizers.ternary])
+def test_two_planes_of_bits_and_inputs_of_one_and_zero_are_the_simulated_ones_bit_for_bit(binarizer, unit, padding):
+  rng = np.random.default_rng(0)
+  x = normal(rng, (2, 6, 7, 40)).at[0, 0, :, ::3].set(0.5)
+  integers, kernel = stored(normal(rng, (3, 3, 40, 5)), binarizer)
+  on_bits = packed.pack_kernel(integers)
+  assert (on_bits.nonzero is None) == (binarizer is binarizers.xnor)
+  given = jnp.where(x >= 0.5, 1.0, 0.0) if unit else signs(x)
+  simulated = jax.lax.conv_general_dilated(given, kernel, (2, 1), padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  equal(jax.jit(lambda x: packed.conv(x, on_bits, strides=(2, 1), padding=padding, unit=unit))(x), simulated)
+  integers, kernel = stored(normal(rng, (40, 5)), binarizer)
+  on_bits = packed.pack_kernel(integers)
+  equal(jax.jit(lambda x: packed.dense(x, on_bits, unit=unit))(x), jax.jit(jnp.matmul)(given, kernel))
+
+
+def test_a_packed_ternary_kernel_is_two_bits_a_weight():
+  integers, _ = stored(normal(np.random.default_rng(0), (3, 3, 64, 16)), binarizers.ternary)
+  kernel = packed.pack_kernel(integers)
+  assert kernel.words.nbytes + kernel.nonzero.nbytes == 2 * 3 * 3 * 64 * 16 / 8
+  codes = np.asarray(integers.codes)
+  np.testing.assert_array_equal(kernel.terms, (codes != 0).sum((0, 1, 2)))
+  bits = np.unpackbits(np.moveaxis(np.asarray(kernel.nonzero), 2, -1).copy().view(np.uint8), axis=-1, bitorder='little')
+  np.testing.assert_array_equal(bits, np.moveaxis(codes != 0, 2, -1))
+
+
 @pytest.mark.parametrize('shape, scale, codes, message', [
-  ((3, 4, 5), 1.0, 1, r'codes of shape \(3, 4, 5\)'), ((4, 5), 1.0, 0, 'a binary weight is 1 or -1'),
+  ((3, 4, 5), 1.0, 1, r'codes of shape \(3, 4, 5\)'), ((4, 5), 1.0, 2, 'a weight is 1, -1 or 0'),
   ((4, 5), np.ones((4, 1)), 1, 'differs within an output channel'),
 ])
 def test_kernels_that_cannot_be_packed_are_refused(shape, scale, codes, message):
@@ -167,6 +194,24 @@ def test_a_residual_network_computes_the_same_logits_on_packed_bits():
   assert sorted(real) == ['classifier', 'react/shortcut_conv', 'stem/conv', 'xnor/shortcut_conv']
   assert sorted(encoded.parameters) == [
     'bi_real/conv/kernel', 'react/conv/kernel', 'xnor/conv1/kernel', 'xnor/conv2/kernel']
+
+
+@pytest.mark.parametrize('weights, activations', [
+  (binarize.weights(binarizers.ternary, clip=None), binarize.activations(binarize.estimators.unit)),
+  (binarize.weights(binarizers.xnor, clip=1.0), binarize.activations(binarize.estimators.hard_tanh, scaled=True))],
+  ids=['ternary units', 'XNOR-Net with scaled inputs'])
+def test_networks_of_other_levels_compute_the_same_on_packed_bits(weights, activations):
+  class Small(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      x = nn.Conv(34, (3, 3), name='first')(x)
+      x = nn.Conv(8, (3, 3), strides=2, name='second')(x)
+      return nn.Dense(5, name='last')(x.mean((1, 2)))
+
+  method = everywhere(weights, activations, lambda each: (('first/.*', None), ('.*', each)), ('not_kernel',))
+  simulated, on_bits, real, encoded = both(Small(), jax.random.normal(jax.random.key(2), (2, 8, 8, 3)), method)
+  equal(on_bits, simulated)
+  assert real == ['first'] and sorted(encoded.parameters) == ['last/kernel', 'second/kernel']
 
 
 def test_layers_that_are_not_plain_are_refused():

@@ -74,6 +74,7 @@ METHODS: dict[str, Transform] = {
   **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
   **{f'binary weights, {name}': binarize.weights(each, clip=0.4, steps=4) for name, each in pieces(binarizers).items()},
   **{f'binary activations, {name}': binarize.activations(each, steps=4) for name, each in pieces(estimators).items()},
+  'binary activations, scaled': binarize.activations(estimators.hard_tanh, scaled=True),
   'trained ternary': binarize.trained_ternary(),
   'prune, then ternary': chain(pruned(), binarize.weights(binarizers.ternary, clip=None)),
   'binary weights and activations': chain(
