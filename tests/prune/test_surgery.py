@@ -11,6 +11,7 @@ import pytest
 
 from lightjax import artifact, models
 from lightjax.core import trees
+from lightjax.core.modes import convolution_mode
 from lightjax.graph import channels, trace
 from lightjax.graph.channels import variable_paths
 from lightjax.nn.blocks.dense import DenseBlock
@@ -300,6 +301,35 @@ def test_one_removal_serves_any_batch_size_and_the_graph_of_the_small_network():
   first = trace(removed.apply, removed.variables, x).operations[0]
   assert first.parameter == 'stem/conv/kernel'
   assert first.output_shape[-1] == kept['stem/conv'].sum()
+
+
+class Pooled(nn.Module):
+  """A window and strides of two sizes, padding that is uneven."""
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = nn.max_pool(nn.Conv(8, (3, 3))(x), (3, 2), (2, 1), 'SAME')
+    return nn.Conv(3, (3, 3))(x)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_max_pooling_of_a_removed_network_takes_the_form_of_the_library(dtype):
+  model, x = Pooled(), images(8)
+  variables = jax.tree.map(lambda leaf: jnp.round(4 * leaf).astype(dtype), random_variables(model, x))
+  graph = channels(model.apply, variables, x)
+  removed = surgery.remove(model.apply, graph, variables, half(graph))
+  # Whole numbers: ties in many windows, and sums without rounding.
+  inputs = jnp.asarray(np.random.default_rng(0).integers(0, 3, x.shape), dtype)
+
+  def pulled(variables, x):
+    y, pull_back = jax.vjp(removed.apply, variables, x)
+    return y, pull_back(jnp.ones_like(y))
+
+  assert 'reduce_window' not in str(jax.make_jaxpr(pulled)(removed.variables, inputs))
+  ours = pulled(removed.variables, inputs)
+  with convolution_mode('lax'):
+    assert 'reduce_window_max' in str(jax.make_jaxpr(pulled)(removed.variables, inputs))
+    theirs = pulled(removed.variables, inputs)
+  jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
 def test_nothing_removed_is_the_network_itself():
