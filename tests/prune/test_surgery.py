@@ -398,6 +398,20 @@ def test_channels_that_cannot_go_are_refused_with_the_reason():
     surgery.plan(graph, {'stem/conv': np.ones(3, bool)})
 
 
+def test_a_layer_that_reads_two_groups_is_not_left_without_inputs():
+  def joined(variables, x):
+    both = jnp.concatenate([x @ variables['left'], x @ variables['right']], -1)
+    return jax.nn.relu(both)[:, 1:-1] @ variables['down']
+
+  shapes = {'left': np.zeros((3, 2)), 'right': np.zeros((3, 2)), 'down': np.zeros((2, 2))}
+  graph = channels(joined, shapes, np.zeros((1, 3)))
+  assert graph.group('left').members[0].indices == ((0,), (1,))  # though its second channel is the one that is read
+  with pytest.raises(surgery.RemovalError, match='down is left without a channel on axis 0'):
+    surgery.plan(graph, {'left': np.array([True, False]), 'right': np.array([False, True])})
+  with pytest.raises(surgery.RemovalError, match='left: 3 of 2 channels can not be kept'):
+    surgery.balanced(graph, {'left': np.zeros(2)}, {'left': 3})
+
+
 def test_pins_name_operation_and_module():
   model, x = NETWORKS['channel attention'], images(8)
   graph = channels(model.apply, jax.eval_shape(model.init, jax.random.key(0), x), x)
