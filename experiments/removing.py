@@ -43,13 +43,16 @@ def asked(config: ml_collections.ConfigDict) -> bool:
   return bool(config.remove.importance)
 
 
-def find(config: ml_collections.ConfigDict, whole: building.Program, variables: Variables) -> Removal:
+def find(
+  config: ml_collections.ConfigDict, whole: building.Program, variables: Variables, *, measures: bool = True
+) -> Removal:
   """What a config leaves of the network.
 
   Args:
     config: complete.
     whole: program of the whole network.
     variables: of the whole network, by which channels are ranked.
+    measures: whether latency is measured, which takes seconds for each choice; if not, a budget of it cuts nothing.
   Returns:
     The removal.
   Raises:
@@ -65,7 +68,8 @@ def find(config: ml_collections.ConfigDict, whole: building.Program, variables: 
     'channels': costs.channels, 'params': lambda graph: costs.params(graph, variables),
     'size_bytes': lambda graph: costs.size_bytes(graph, variables),
     'macs': lambda graph: costs.macs(graph, apply, variables, example),
-    'latency': lambda graph: costs.latency(graph, apply, variables, _noise(whole))}
+    'latency': lambda graph: (
+      costs.latency(graph, apply, variables, _noise(whole)) if measures else lambda kept: 0.0)}
   if fields.cost not in offered:
     raise specs.SpecError(f'remove.cost={fields.cost!r} is none of {", ".join(map(repr, offered))}.')
   coupling = graph.channels(apply, variables, example)

@@ -38,6 +38,8 @@ def program(config: ml_collections.ConfigDict, removal: Removal | None = None) -
 def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   """Build a unit and its initial state, and throw them away: whatever is wrong with its config shows now.
 
+  A budget of latency that can't be met shows in `train`, which measures it.
+
   Raises:
     SpecError, DataError: the config cannot be built.
     CompilerError: the installed compiler computes wrong values.
@@ -53,7 +55,7 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   start = unit.prerequisites(config).get('start')
   begun = _imported(config) if start is None else program(start).initial(config.seed, None, None).variables()
   _rewind_step(config)
-  _smaller(config, begun, None)
+  _smaller(config, begun, None, measures=False)
 
 
 def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
@@ -179,7 +181,7 @@ def _beginning(
 
 def _smaller(
   config: ml_collections.ConfigDict, begun: Variables | None, ranked: Variables | None,
-  folder: pathlib.Path | None = None,
+  folder: pathlib.Path | None = None, *, measures: bool = True,
 ) -> tuple[Program, TrainState]:
   """The program and its first state, without the channels that the config removes by what ranks them."""
   built = program(config)
@@ -190,7 +192,7 @@ def _smaller(
   if folder is not None and (folder / removing.FILE).exists():
     removal = removing.read(folder)  # a run that goes on goes on with what it kept
   else:
-    removal = removing.find(config, built, ranked)
+    removal = removing.find(config, built, ranked, measures=measures)
   smaller = program(config, removal)
   begun = removing.reestimated(config, smaller, removal.cut(begun))
   return smaller, smaller.initial(config.seed, begun, removal.cut(ranked))

@@ -60,7 +60,7 @@ class Group(NamedTuple):
 
   Attributes:
     name: module of the first producer in the forward pass; with '#2' and so on if that has several groups.
-    size: units.
+    size: units, in the order of the first producer's channels.
     members: every axis of every variable that goes with them, producers first, then in the tree's order.
     pinned: why no unit of it can be removed, naming operation and module; None if they can.
   """
@@ -234,6 +234,7 @@ class _Assembly:
     groups, where = [], {}
     taken: dict[str, int] = {}
     for (producers, reason), units in sorted(named.items(), key=lambda item: (self.order[item[0][0][0]], item[1][0])):
+      units.sort(key=lambda each, first=producers[0]: entries[each][first, 1])  # in the order of the channels
       path = trees.without_collection(self.paths[self.axes[producers[0]][0]])
       name = path.rpartition('/')[0] or path
       taken[name] = taken.get(name, 0) + 1

@@ -119,7 +119,6 @@ def common(masks: Sequence[Mask | None], where: str) -> Mask | None:
   return functools.reduce(np.logical_and, found)
 
 
-
 def exchanged(masks: Masks, axis: int, mask: Mask | None) -> tuple[Mask | None, ...]:
   """The masks with another one on an axis."""
   return (*masks[:axis], mask, *masks[axis + 1:])
@@ -257,14 +256,16 @@ def _reduce(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Se
   return [Part(equation.primitive.bind(part.array, **equation.params), shape_of(equation), kept)]
 
 
-def _windowed(equation: core.JaxprEqn, operands: Sequence[Part], where: str) -> Sequence[Value]:
-  """Pooling and cumulative operations along other axes than the channels."""
+def windowed(
+    equation: core.JaxprEqn, operands: Sequence[Part], where: str, run: Callable[..., Any] | None = None,
+) -> Sequence[Value]:
+  """Pooling and cumulative operations along other axes than the channels; `run` computes them, by default as lax."""
   params, part = equation.params, operands[0]
   window = params.get('window_dimensions')
   axes = [axis for axis, size in enumerate(window) if size > 1] if window is not None else [params['axis']]
   if any(part.kept[axis] is not None for axis in axes) or any(not each.is_whole for each in operands[1:]):
     raise SlicingError(f'{where} runs over channels that were removed.')
-  results = equation.primitive.bind(*(each.array for each in operands), **params)
+  results = (run or equation.primitive.bind)(*(each.array for each in operands), **params)
   results = results if equation.primitive.multiple_results else [results]
   return [Part(result, shape_of(equation, index), part.kept) for index, result in enumerate(results)]
 
@@ -326,5 +327,5 @@ HANDLERS: dict[str, Callable[[core.JaxprEqn, Sequence[Part], str], Sequence[Valu
     'transpose': _transpose, 'squeeze': _squeeze, 'rev': _rev, 'slice': _slice, 'split': _split,
     'concatenate': _concatenate, 'pad': _pad, 'gather': _gather, 'dynamic_slice': _dynamic_slice, 'dot_general': _dot,
     **dict.fromkeys(REDUCTIONS, _reduce),
-    **dict.fromkeys(WINDOWS, _windowed),
+    **dict.fromkeys(WINDOWS, windowed),
 }

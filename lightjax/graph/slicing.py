@@ -79,7 +79,8 @@ def take(array: Any, kept: Sequence[KeptAxis]) -> Any:
 
 def sliced(
     apply: Callable[..., Any], shapes: Mapping[Path, tuple[int, ...]], kept: Mapping[Path, Sequence[KeptAxis]],
-    convolve: Callable[..., Array] = lax.conv_general_dilated,
+    *, convolve: Callable[..., Array] = lax.conv_general_dilated,
+    pool: Callable[..., Array] = lax.reduce_window_max_p.bind,
 ) -> Callable[..., Any]:
   """The function of the smaller variables that computes what `apply` does.
 
@@ -90,6 +91,7 @@ def sliced(
     shapes: of the whole variables by path, see `channels.variable_paths`.
     kept: what is left of them; variables that are not named are whole.
     convolve: used for every convolution, with the signature of `lax.conv_general_dilated`.
+    pool: used for every max pooling, with the signature of `lax.reduce_window_max_p.bind`.
   Returns:
     A function with the arguments of `apply`. It can be jitted, differentiated, traced and given other batch sizes.
     Custom derivatives are kept; rematerialization is not.
@@ -122,7 +124,7 @@ def sliced(
     with modes.convolution_mode('lax'):
       program, outputs = jax.make_jaxpr(whole, return_shape=True)(avals, arrays)
     roots = frozenset(path.split('/')[0] for path in trees.flatten(variables))
-    results = _Runner(roots, convolve).run(program, [*operands, *map(parts.whole, arrays)])
+    results = _Runner(roots, convolve, pool).run(program, [*operands, *map(parts.whole, arrays)])
     left = [parts.full(result, 'the output of the network').array for result in results]
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(outputs), left)
 
@@ -144,8 +146,10 @@ def _variable(path: Path, leaf: Any, shape: tuple[int, ...], kept: Sequence[Kept
 class _Runner:
   """The rule that runs an equation on what is left of its operands."""
 
-  def __init__(self, roots: frozenset[str], convolve: Callable[..., Array], differentiates: bool = False):
-    self.roots, self.convolve = roots, convolve
+  def __init__(
+      self, roots: frozenset[str], convolve: Callable[..., Array], pool: Callable[..., Array],
+      differentiates: bool = False):
+    self.roots, self.convolve, self.pool = roots, convolve, pool
     self.differentiates = differentiates  # a gradient may be summed over what is left of the channels
 
   def run(self, program: core.ClosedJaxpr, operands: Sequence[Value], stack: str = '') -> list[Value]:
@@ -170,6 +174,8 @@ class _Runner:
     given = [parts.full(part, where) for part in given]
     if name == 'conv_general_dilated':
       return [self.convolution(equation, given[0], given[1], where)]
+    if name == 'reduce_window_max':
+      return parts.windowed(equation, given, where, self.pool)
     if all(part.is_whole for part in given):
       return parts.bound(equation, given)
     handler = scattered.reshape if name == 'reshape' else parts.HANDLERS.get(name)
@@ -231,7 +237,7 @@ class _Runner:
       layouts[:] = [part._replace(array=None) for part in full]
       return tuple(part.array for part in full)
 
-    derivative = _Runner(self.roots, self.convolve, True)
+    derivative = _Runner(self.roots, self.convolve, self.pool, True)
     function = (_with_tangents if name == 'custom_jvp_call' else _with_gradients)(
         equation, forward, filled, layouts, lambda program, operands: derivative.run(program, operands, stack))
     arrays = function(*(part.array for part in given))

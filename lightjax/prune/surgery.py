@@ -22,7 +22,7 @@ from lightjax.core import trees
 from lightjax.core.typing import Array, Path, PyTree, Variables
 from lightjax.graph.channels import ChannelGraph, Group, Member, variable_paths
 from lightjax.graph.slicing import KeptAxis, sliced, take
-from lightjax.nn import convolution
+from lightjax.nn import convolution, pooling
 
 __all__ = ['Removal', 'RemovalError', 'Removed', 'balanced', 'mask', 'plan', 'remove']
 
@@ -45,7 +45,8 @@ class Removal(NamedTuple):
 
   def apply(self, apply: Callable[..., Any]) -> Callable[..., Any]:
     """The function of the smaller variables that computes what `apply` does; see `graph.slicing.sliced`."""
-    return sliced(apply, self.shapes, self.kept, convolution.conv_general_dilated)
+    return sliced(
+      apply, self.shapes, self.kept, convolve=convolution.conv_general_dilated, pool=pooling.reduce_window_max)
 
   def cut(self, tree: PyTree) -> PyTree:
     """The smaller form of anything that follows the variables.

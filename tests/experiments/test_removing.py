@@ -80,6 +80,25 @@ def test_an_interrupted_run_goes_on_with_what_it_kept(config, tmp_path, monkeypa
   assert (removing.read(tmp_path / 'stopped' / again['id']) == removing.read(tmp_path / 'whole' / whole['id']))
 
 
+def test_latency_is_measured_once_by_the_weights_that_are_trained(config, tmp_path, monkeypatch):
+  """On a machine on which time goes with the channels of `fc1`."""
+  ranked = []
+
+  def latency(coupling, apply, variables, *inputs):
+    ranked.append(variables)
+    return lambda kept: float(np.mean(kept.get('fc1', True)))
+
+  monkeypatch.setattr(removing.costs, 'latency', latency)
+  made = config(remove__cost='latency', remove__ratio=0.5)
+  unit.run(made, tmp_path, silent)
+  (variables,) = ranked
+  start = training.finished(tmp_path, unit.prerequisites(made)['start'])[0]
+  jax.tree.map(np.testing.assert_array_equal, variables['params'], start['params'])
+  removal = removing.read(tmp_path / unit.identify(made))
+  kept = {each.axis: each.indices for each in removal.kept['params/fc1/kernel']}
+  assert len(kept[1]) == 8
+
+
 def test_the_removal_is_part_of_the_identity(config, tiny):
   identities = {unit.identify(each) for each in (
     config(), config(remove__ratio=0.5), config(remove__importance='l2'), config(remove__multiple=2))}

@@ -67,7 +67,7 @@ NETWORKS = {
   'Eric-mingjie/rethinking network-slimming vgg19 (cifar100)': ('vgg19_cifar', {**PRUNED_VGG, 'classes': 100}),
 }
 
-# Traced in more than ten seconds on a busy machine.
+# Traced in about ten seconds each; their families count in the shallower ones.
 DEEP = ('resnet1202', 'preact_resnet1001', 'densenet_bc_250', 'densenet_bc_190', 'densenet100')
 
 DOCUMENTED = [
@@ -83,7 +83,7 @@ def counted(name, side, **overrides):
 
 
 @pytest.mark.parametrize('impl', [
-  pytest.param(impl, id=impl.replace(' ', '_'), marks=[pytest.mark.slow] if name in DEEP else [])
+  pytest.param(impl, id=impl.replace(' ', '_'), marks=[pytest.mark.exhaustive] if name in DEEP else [])
   for impl, (name, _) in NETWORKS.items()
 ])
 def test_counts_are_those_of_the_reference(impl):

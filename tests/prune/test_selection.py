@@ -37,7 +37,8 @@ def resnet():
 
 # Each has something that ties channels in its own way: shuffles (v1: convolutions in groups), gates, concatenations.
 @pytest.mark.parametrize('name', [
-  'shufflenet_v1', 'shufflenet_v2_x0_5', 'mobilenet_v3_small', 'densenet121', 'googlenet'])
+  'shufflenet_v1', 'mobilenet_v3_small', 'densenet_bc_40', 'googlenet',
+  *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ('shufflenet_v2_x0_5', 'densenet121'))])
 def test_networks_lose_half_their_macs(name):
   model, shapes, coupling = shaped(name)
   cost = costs.macs(coupling, model.apply, shapes, IMAGE)
