@@ -56,16 +56,18 @@ def encode(words: np.ndarray, width: int) -> Coded:
   Returns:
     Names, count and bytes for `decode`.
   """
-  dense = {name: Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)}
-  candidates = list(dense.values())
   stored = np.flatnonzero(words)
+  plain = Coded('dense', 'plain', words.size, b'', pack(words, width))
+  candidates = [plain]
+  if 2 * stored.size >= words.size:
+    candidates += [Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)]
   if stored.size < words.size:
     gaps = np.diff(stored, prepend=-1) - 1
     positions, position_bytes = min(_tried(POSITIONS, gaps, words.size), key=lambda each: len(each[1]))
     values, value_bytes = min(_tried(VALUES, words[stored], width), key=lambda each: len(each[1]))
     candidates.append(Coded(positions, values, stored.size, position_bytes, value_bytes))
   best = min(candidates, key=lambda coded: coded.size_bytes)
-  return best if best.size_bytes + DESCRIPTION_BYTES < dense['plain'].size_bytes else dense['plain']
+  return best if best.size_bytes + DESCRIPTION_BYTES < plain.size_bytes else plain
 
 
 def decode(coded: Coded, size: int, width: int) -> np.ndarray:
@@ -162,9 +164,9 @@ def _bitmap_decode(data: bytes, size: int, count: int) -> np.ndarray:
 
 
 def _coded_bitmap_encode(gaps: np.ndarray, size: int) -> bytes:
-  mask = np.zeros(size, np.int32)
+  mask = np.zeros(size, np.uint8)
   mask[np.cumsum(gaps + 1) - 1] = 1
-  return entropy.encode(mask, _density(size, gaps.size))
+  return entropy.encode(mask, _density(size, gaps.size), windows=entropy.WINDOWS)
 
 
 def _coded_bitmap_decode(data: bytes, size: int, count: int) -> np.ndarray:
@@ -301,12 +303,18 @@ def _coded_decode(data: bytes, count: int, width: int) -> np.ndarray:
 
 def _codebook(words: np.ndarray, width: int) -> tuple[bytes, int, np.ndarray] | None:
   """The number of distinct words less one with these words, their number, an index for each word; None: too many."""
-  if not words.size or np.unique(words[:4096]).size > LARGEST_CODEBOOK:  # a cheap no for almost every float array
+  if not words.size:
     return None
-  book, indices = np.unique(words, return_inverse=True)
-  if book.size > LARGEST_CODEBOOK:
+  book = np.unique(words[:4096])  # a cheap no for almost every float array
+  while book.size <= LARGEST_CODEBOOK:
+    indices = np.minimum(np.searchsorted(book, words), book.size - 1)
+    others = words[book[indices] != words]
+    if not others.size:
+      break
+    book = np.union1d(book, others[:4096])
+  else:
     return None
-  return bytes([book.size - 1]) + pack(book, width), book.size, indices.reshape(-1).astype(np.uint8)
+  return bytes([book.size - 1]) + pack(book, width), book.size, indices.astype(np.uint8)
 
 
 def _split_codebook(data: bytes, width: int) -> tuple[np.ndarray, bytes]:

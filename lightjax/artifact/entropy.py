@@ -1,7 +1,9 @@
 """Adaptive range coding of a row of symbols: encoder and decoder count alike, so that no table is stored.
 
-Symbols are coded in blocks, each with the frequencies of what came before it. Counts are halved whenever they exceed a
-window, so that what is long past is forgotten: in a kernel, inputs that few weights read lie together.
+Symbols are coded in short blocks, each with the frequencies of what came before it. Counts are halved whenever they
+exceed a window, so that what is long past is forgotten: in a kernel, inputs that few weights read lie together. In a
+large alphabet, symbols next to each other are taken to be about as frequent (an alphabet is in the order of its
+values), which shortens what a few thousand symbols take to tell 256 frequencies.
 """
 from __future__ import annotations
 
@@ -12,24 +14,27 @@ import numpy as np
 
 from lightjax.artifact.container import ArtifactError
 
-# Log2 of the windows that `encode` tries; the last forgets nothing.
-WINDOWS = (10, 12, 40)
-FIRST_BLOCK, LARGEST_BLOCK = 32, 2**16
+# Log2 of the windows that there are; the last forgets nothing.
+WINDOWS = (9, 12, 40)
+# Symbols in the first block and in the largest; between, a block has 1/32 of what was seen, with the first window 1/8.
+FIRST_BLOCK, LARGEST_BLOCK = 8, 2**16
+# Below so many symbols in the alphabet neighbours say nothing; above, the mean of so many at most is taken.
+SMALLEST_SMOOTHED, MOST_NEIGHBOURS = 16, 9
 
 
-def encode(symbols: np.ndarray, prior: np.ndarray) -> bytes:
-  """The shortest coding over all windows.
+def encode(symbols: np.ndarray, prior: np.ndarray, *, windows: tuple[int, ...] = WINDOWS[-1:]) -> bytes:
+  """The shortest coding over some windows.
 
   Args:
     symbols: integers in 0..k-1, shape [n].
     prior: what the counts begin with, positive float64, shape [k], k >= 2.
+    windows: that are tried, of `WINDOWS`.
   Returns:
     One byte for the window, then 32-bit words of the range coder; nothing for no symbols.
   """
-  symbols = np.ascontiguousarray(symbols, np.int32)
   if not symbols.size:
     return b''
-  return min((_encode(symbols, prior, window) for window in WINDOWS), key=len)
+  return min((_encode(symbols, prior, window) for window in windows), key=len)
 
 
 def decode(data: bytes, count: int, prior: np.ndarray) -> np.ndarray:
@@ -61,7 +66,7 @@ def decode(data: bytes, count: int, prior: np.ndarray) -> np.ndarray:
       counts.add(block)
   except (AssertionError, ValueError) as error:
     raise ArtifactError(f'the coded symbols are damaged ({error}).') from None
-  if _encode(symbols.astype(np.int32), prior, data[0]) != data:  # what is left over, or stands for the same symbols
+  if _encode(symbols, prior, data[0]) != data:  # what is left over, or stands for the same symbols
     raise ArtifactError('the coded symbols are followed by others.')
   return symbols
 
@@ -70,32 +75,42 @@ def _encode(symbols: np.ndarray, prior: np.ndarray, window: int) -> bytes:
   coder = constriction.stream.queue.RangeEncoder()
   counts = _Counts(prior, window)
   for start, stop in counts.blocks(symbols.size):
-    coder.encode(symbols[start:stop], counts.model())
-    counts.add(symbols[start:stop])
+    block = symbols[start:stop].astype(np.int32)
+    coder.encode(block, counts.model())
+    counts.add(block)
   return bytes([window]) + coder.get_compressed().astype('<u4').tobytes()
 
 
 class _Counts:
-  """How often each symbol was seen lately, and where the blocks end."""
+  """How often each symbol was seen lately, and where the blocks end. All of its arithmetic is exact or rounded alike
+  on every machine: sums and quotients of float64 in a fixed order."""
 
   def __init__(self, prior: np.ndarray, window: int):
-    self._counts = prior.astype(np.float64)
+    self._prior = prior
+    self._seen = np.zeros(prior.size)
     self._window = 2.0**window
+    self._share = 1 / min(2 ** (window - 6), 32)
+    self._width = min(prior.size // 16 | 1, MOST_NEIGHBOURS) if prior.size >= SMALLEST_SMOOTHED else 0
 
   def blocks(self, size: int) -> Iterator[tuple[int, int]]:
-    """Ranges that grow with what was seen, for counts that are an eighth out of date cost little."""
+    """Ranges that grow with what was seen."""
     start = 0
     while start < size:
-      length = int(min(max(self._counts.sum() / 8, FIRST_BLOCK), LARGEST_BLOCK))
+      length = int(min(max(self._seen.sum() * self._share, FIRST_BLOCK), LARGEST_BLOCK))
       yield start, min(start + length, size)
       start += length
 
   def model(self) -> constriction.stream.model.Categorical:
     """The distribution of the next block."""
-    return constriction.stream.model.Categorical(self._counts / self._counts.sum(), perfect=False)
+    prior = self._prior
+    if self._width:
+      around = np.convolve(self._seen, np.ones(self._width), 'same') + 0.5
+      prior = around * (self._width / 4 * prior.size / around.sum())
+    expected = self._seen + prior
+    return constriction.stream.model.Categorical(expected / expected.sum(), perfect=False)
 
   def add(self, block: np.ndarray) -> None:
     """Count a block."""
-    self._counts += np.bincount(block, minlength=self._counts.size)
-    while self._counts.sum() > self._window:
-      self._counts /= 2  # exact, but for what gets too small to matter
+    self._seen += np.bincount(block, minlength=self._seen.size)
+    while self._seen.sum() > self._window:
+      self._seen /= 2  # exact: a power of two

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 from lightjax.core.typing import Path
 
-
 PARTS = ('positions', 'values', 'codebooks', 'scales', 'rest')
 
 

@@ -170,7 +170,7 @@ def test_sizes_add_up_and_are_the_file(tmp_path, network):
   assert by_path['activations/fc/0/levels'].rest == 4
   lines = str(sizes).splitlines()
   assert len(lines) == 1 + 10 + 2
-  assert lines[-1].split() == ['file', *(str(sizes.part(name)) for name in ('positions', 'values', 'scales', 'rest')),
+  assert lines[-1].split() == ['file', *(str(sizes.part(name)) for name in artifact.sizes.PARTS),
                                str(sizes.total)]
 
 

@@ -73,7 +73,7 @@ def test_a_group_has_one_codebook():
 
 
 def test_layers_have_bits_of_their_own_by_the_first_pattern_that_matches():
-  method, own = begun(bits=(('conv/.*', 6), ('.*', 2)))
+  _, own = begun(bits=(('conv/.*', 6), ('.*', 2)))
   assert {path: book.size for path, book in own.trainable.items()} == {'conv/kernel': 64, 'fc/kernel': 4}
 
 
@@ -122,7 +122,7 @@ def test_after_pruning_the_zeros_are_its_own_and_the_file_has_indices():
   for path, leaf in flat(stored.variables).items():
     np.testing.assert_array_equal(leaf, flat(view)[path])
   fc = next(size for size in stored.sizes.arrays if size.path == 'fc/kernel')
-  assert fc.total < 4 * 16 + 200 * (4 + 5) / 8 + 10  # a codebook, and 4 bits and about 5 for the position of each of 200
+  assert fc.total < 4 * 16 + 200 * (4 + 5) / 8 + 10  # 4 bits and the position of each of 200
 
 
 def test_a_parameter_without_weights_stays_zero():
@@ -152,7 +152,7 @@ def test_bits_that_do_not_fit_the_network_are_refused(options, message):
 
 
 def test_no_key_is_refused():
-  with pytest.raises(ValueError, match='needs context.key'):
+  with pytest.raises(ValueError, match=r'needs context\.key'):
     share(starts.linear, bits=2).init(VARIABLES, CONTEXT._replace(key=None))
 
 
