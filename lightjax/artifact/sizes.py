@@ -48,6 +48,15 @@ class Sizes(NamedTuple):
     """Bytes of one of `PARTS` over all arrays."""
     return sum(getattr(array, name) for array in self.arrays)
 
+  def layers(self) -> tuple[ArraySize, ...]:
+    """The arrays of a module as one: 'fc1' for 'fc1/kernel' and 'fc1/bias', in the file's order."""
+    found: dict[Path, list[ArraySize]] = {}
+    for array in self.arrays:
+      found.setdefault(array.path.rpartition('/')[0] or array.path, []).append(array)
+    return tuple(
+      ArraySize(layer, *(sum(getattr(array, part) for array in arrays) for part in PARTS))
+      for layer, arrays in found.items())
+
   def __str__(self) -> str:
     parts = (*PARTS, 'total')
     rows: list[tuple[str, ...]] = [('bytes', *parts)]
