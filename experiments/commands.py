@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + signal whe
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import signal
 import sys
@@ -17,11 +18,18 @@ from absl import app, flags, logging
 from rich import console, progress
 
 
-def launch(main: Callable[[], int]) -> None:
-  """Run a command's `main`; what users get wrong ends in one line and an exit code, without a traceback."""
+def launch(main: Callable[..., int], *, most_arguments: int = 0) -> None:
+  """Run a command's `main`; what users get wrong ends in one line and an exit code, without a traceback.
+
+  Args:
+    main: gets what stands on the command line beside the flags, and returns the exit code.
+    most_arguments: of these.
+  """
   warnings.showwarning = _show_warning
   logging.set_verbosity(logging.ERROR)  # orbax logs a dozen lines a checkpoint
-  app.run(lambda argv: sys.exit(_guarded(main)), flags_parser=_parse)
+  app.run(
+    lambda argv: sys.exit(_guarded(functools.partial(main, *argv[1:]))),
+    flags_parser=functools.partial(_parse, most_arguments=most_arguments))
 
 
 def configure_devices(config: ml_collections.ConfigDict) -> None:
@@ -53,12 +61,12 @@ def progress_bar(name: str) -> Iterator[Callable[[dict[str, Any]], None]]:
     yield show
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], *, most_arguments: int) -> list[str]:
   """absl's parsing; what is wrong with the command is one line."""
   try:
     rest = flags.FLAGS(list(argv))
-    if len(rest) > 1:
-      raise flags.Error(f'unexpected argument {rest[1]!r}; flags are written --name=value')
+    if len(rest) > 1 + most_arguments:
+      raise flags.Error(f'unexpected argument {rest[1 + most_arguments]!r}; flags are written --name=value')
     problem = _missing_config(_given(argv))  # which absl would report at the first use only
   except SyntaxError as error:
     problem = f'{error.filename}, line {error.lineno}: {error.msg}'

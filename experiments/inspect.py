@@ -1,6 +1,7 @@
-"""Prints a network's operations, the channels that are tied together, and totals; draws them if asked.
+"""Prints a network's operations, the channels that are tied together, and totals; or where the bytes of a file go.
 
-COMMAND: python -m experiments.inspect --model=resnet20 --image=32,32,3 --svg=resnet20.svg
+COMMAND: python -m experiments.inspect --model=resnet20 --image=32,32,3 --svg=resnet20.svg   (draws it as well)
+COMMAND: python -m experiments.inspect runs/one/artifact.ljx
 
 Arguments of the network's constructor: --argument=classes=100
 """
@@ -10,12 +11,13 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import rich.console
 import rich.table
 from absl import flags
 
 from experiments import commands, configuration, drawing
-from lightjax import graph, models
+from lightjax import artifact, graph, models
 from lightjax.core import specs, trees
 
 _MODEL: flags.FlagHolder[str] = flags.DEFINE_string('model', '', 'Name of a network of lightjax.models.')
@@ -24,8 +26,16 @@ _IMAGE = flags.DEFINE_list('image', ['224', '224', '3'], 'Height, width and chan
 _SVG = flags.DEFINE_string('svg', '', 'A file to draw the network into.')
 
 
-def main() -> int:
-  """Run the command."""
+def main(file: str = '') -> int:
+  """Run the command; `file` is a stored network."""
+  console = rich.console.Console()
+  if not console.is_terminal:
+    console = rich.console.Console(width=200)
+  if file:
+    if _MODEL.value:
+      raise specs.SpecError(f'--model={_MODEL.value} and {file}: inspect a network or a file.')
+    console.print(_bytes(artifact.load(file)))
+    return 0
   arguments = {}
   for each in _ARGUMENTS.value:
     name, equals, value = each.partition('=')
@@ -35,7 +45,7 @@ def main() -> int:
   if len(_IMAGE.value) != 3 or not all(size.isdigit() and int(size) for size in _IMAGE.value):
     raise specs.SpecError(f'--image={",".join(_IMAGE.value)}: give height, width and channels, such as 32,32,3.')
   if not _MODEL.value:
-    raise specs.SpecError('--model is missing: name a network of lightjax.models.')
+    raise specs.SpecError('--model is missing: name a network of lightjax.models, or a stored file.')
   try:
     model = models.create(_MODEL.value, **arguments)
   except ValueError as error:
@@ -44,9 +54,6 @@ def main() -> int:
   variables = jax.eval_shape(model.init, jax.random.key(0), image)
   network = graph.trace(model.apply, variables, image)
   channels = graph.channels(model.apply, variables, image)
-  console = rich.console.Console()
-  if not console.is_terminal:
-    console = rich.console.Console(width=200)
   console.print(_operations(network))
   console.print(_groups(channels))
   parameters = sum(leaf.size for leaf in trees.flatten(variables).values())
@@ -58,6 +65,33 @@ def main() -> int:
     pathlib.Path(_SVG.value).write_text(drawing.svg(network, channels), encoding='utf-8')
     console.print(f'drawn: {_SVG.value}', highlight=False)
   return 0
+
+
+def _bytes(stored: artifact.Stored) -> rich.table.Table:
+  """The bytes of a file by layer and part, beside its weights; a weight that is not zero is kept."""
+  parts = artifact.sizes.PARTS
+  table = rich.table.Table('layer', 'weights', 'kept', *parts, 'total', 'bits a weight', title='bytes', box=None)
+  for column in table.columns[1:]:
+    column.justify = 'right'
+  weights: dict[str, int] = {}
+  kept: dict[str, int] = {}
+  for path, leaf in trees.flatten(stored.variables).items():
+    layer = path.rpartition('/')[0] or path
+    weights[layer] = weights.get(layer, 0) + leaf.size
+    kept[layer] = kept.get(layer, 0) + int(np.count_nonzero(leaf))
+
+  def row(size: artifact.ArraySize, count: int, nonzero: int, total: int) -> list[str]:
+    figures = [f'{getattr(size, part):,}' for part in parts]
+    share = [f'{count:,}', f'{nonzero / count:.1%}'] if count else ['', '']
+    return [size.path, *share, *figures, f'{total:,}', f'{8 * total / count:.3f}' if count else '']
+
+  for size in stored.sizes.layers():
+    table.add_row(*row(size, weights.get(size.path, 0), kept.get(size.path, 0), size.total))
+  table.add_row('header', *[''] * (2 + len(parts)), f'{stored.sizes.header:,}', '')
+  whole = artifact.ArraySize('file', *(stored.sizes.part(part) for part in parts))
+  table.add_section()
+  table.add_row(*row(whole, sum(weights.values()), sum(kept.values()), stored.sizes.total))
+  return table
 
 
 def _operations(network: graph.Trace) -> rich.table.Table:
@@ -94,4 +128,4 @@ def _shortened(paths: list[str], most: int = 3) -> str:
 
 
 if __name__ == '__main__':
-  commands.launch(main)
+  commands.launch(main, most_arguments=1)

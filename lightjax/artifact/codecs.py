@@ -6,15 +6,20 @@ is kept. A new codec is one more entry: a reader that does not know it refuses t
 """
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from lightjax.artifact import entropy
 from lightjax.artifact.container import ArtifactError
 
 LARGEST_CODEBOOK = 256
+LARGEST_ALPHABET_BITS = 8  # of words that are entropy-coded as they are
 GAP_WIDTHS = range(2, 17)
+CODED_GAP_WIDTHS = (4, 6, 8)
+GAPS_HEAD = struct.Struct('<BI')
 VARINT_GROUPS = 5  # of 7 bits: gaps up to 2**35
 # What the description of a coded array adds to the compressed header; an array that gains less stays dense and plain.
 DESCRIPTION_BYTES = 16
@@ -51,16 +56,18 @@ def encode(words: np.ndarray, width: int) -> Coded:
   Returns:
     Names, count and bytes for `decode`.
   """
-  dense = {name: Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)}
-  candidates = list(dense.values())
   stored = np.flatnonzero(words)
+  plain = Coded('dense', 'plain', words.size, b'', pack(words, width))
+  candidates = [plain]
+  if 2 * stored.size >= words.size:
+    candidates += [Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)]
   if stored.size < words.size:
     gaps = np.diff(stored, prepend=-1) - 1
     positions, position_bytes = min(_tried(POSITIONS, gaps, words.size), key=lambda each: len(each[1]))
     values, value_bytes = min(_tried(VALUES, words[stored], width), key=lambda each: len(each[1]))
     candidates.append(Coded(positions, values, stored.size, position_bytes, value_bytes))
   best = min(candidates, key=lambda coded: coded.size_bytes)
-  return best if best.size_bytes + DESCRIPTION_BYTES < dense['plain'].size_bytes else dense['plain']
+  return best if best.size_bytes + DESCRIPTION_BYTES < plain.size_bytes else plain
 
 
 def decode(coded: Coded, size: int, width: int) -> np.ndarray:
@@ -87,6 +94,13 @@ def decode(coded: Coded, size: int, width: int) -> np.ndarray:
   words = np.zeros(size, values.dtype)
   words[POSITIONS[coded.positions].decode(coded.position_bytes, size, coded.stored)] = values
   return words
+
+
+def codebook_bytes(coded: Coded, width: int) -> int:
+  """How many of the value bytes are a codebook; width is the bits per word."""
+  if coded.values not in ('codebook', 'coded codebook'):
+    return 0
+  return 1 + packed_bytes(coded.value_bytes[0] + 1, width)
 
 
 def pack(words: np.ndarray, width: int) -> bytes:
@@ -149,13 +163,37 @@ def _bitmap_decode(data: bytes, size: int, count: int) -> np.ndarray:
   return indices
 
 
-def _gaps_encode(gaps: np.ndarray, size: int) -> bytes:
-  """One byte for the width, then symbols: the largest passes over that many zeros, any other is the rest of a gap."""
-  width = min(GAP_WIDTHS, key=lambda width: width * (gaps.size + int(np.sum(gaps // (2**width - 1)))))
+def _coded_bitmap_encode(gaps: np.ndarray, size: int) -> bytes:
+  mask = np.zeros(size, np.uint8)
+  mask[np.cumsum(gaps + 1) - 1] = 1
+  return entropy.encode(mask, _density(size, gaps.size), windows=entropy.WINDOWS)
+
+
+def _coded_bitmap_decode(data: bytes, size: int, count: int) -> np.ndarray:
+  indices = np.flatnonzero(entropy.decode(data, size, _density(size, count)))
+  if indices.size != count:
+    raise ArtifactError(f'a bitmap marks {indices.size} positions where {count} are due.')
+  return indices
+
+
+def _density(size: int, count: int) -> np.ndarray:
+  """The counts that a coded bitmap begins with: a few places at the density of the whole."""
+  return 16 * (np.array([size - count, count]) + 0.5) / (size + 1)
+
+
+def _gap_symbols(gaps: np.ndarray, width: int) -> np.ndarray:
+  """The largest symbol passes over that many zeros, any other is the rest of a gap."""
   escape = 2**width - 1
   ends = np.cumsum(gaps // escape + 1)
   symbols = np.full(int(ends[-1]) if ends.size else 0, escape, np.uint16)
   symbols[ends - 1] = gaps % escape
+  return symbols
+
+
+def _gaps_encode(gaps: np.ndarray, size: int) -> bytes:
+  """One byte for the width, then the symbols."""
+  width = min(GAP_WIDTHS, key=lambda width: width * (gaps.size + int(np.sum(gaps // (2**width - 1)))))
+  symbols = _gap_symbols(gaps, width)
   return bytes([width]) + pack(symbols if width > 8 else symbols.astype(np.uint8), width)
 
 
@@ -170,7 +208,41 @@ def _gaps_decode(data: bytes, size: int, count: int) -> np.ndarray:
     raise ArtifactError(f'the gaps tell {ends.size} positions where {count} are due.')
   used = int(ends[-1]) + 1 if count else 0
   _expect(stream, packed_bytes(used, width), 'the gaps')
-  return _inside(np.cumsum(symbols[:used].astype(np.int64) + is_value[:used])[ends] - 1, size)
+  return _inside(_indices(symbols[:used], width), size)
+
+
+def _indices(symbols: np.ndarray, width: int) -> np.ndarray:
+  """The inverse of `_gap_symbols`, as positions."""
+  is_value = symbols != 2**width - 1
+  return np.cumsum(symbols.astype(np.int64) + is_value)[is_value] - 1
+
+
+def _coded_gaps_encode(gaps: np.ndarray, size: int) -> bytes:
+  """Five bytes for the width and the number of symbols, then the symbols, entropy-coded."""
+
+  def coded(width: int) -> bytes:
+    symbols = _gap_symbols(gaps, width)
+    return GAPS_HEAD.pack(width, symbols.size) + entropy.encode(symbols, _flat(2**width))
+
+  return min(map(coded, CODED_GAP_WIDTHS), key=len)
+
+
+def _coded_gaps_decode(data: bytes, size: int, count: int) -> np.ndarray:
+  if len(data) < GAPS_HEAD.size or data[0] not in CODED_GAP_WIDTHS:
+    raise ArtifactError('the width of the gaps is missing or out of range.')
+  width, used = GAPS_HEAD.unpack_from(data)
+  if used > count + size // (2**width - 1):
+    raise ArtifactError(f'the gaps have {used} symbols, more than {count} positions in {size} places need.')
+  symbols = entropy.decode(data[GAPS_HEAD.size:], used, _flat(2**width))
+  indices = _indices(symbols, width)
+  if indices.size != count or (used and symbols[-1] == 2**width - 1):
+    raise ArtifactError(f'the gaps tell {indices.size} positions where {count} are due.')
+  return _inside(indices, size)
+
+
+def _flat(alphabet: int) -> np.ndarray:
+  """The counts that symbols of which nothing is known begin with: a half each (Krichevsky and Trofimov 1981)."""
+  return np.full(alphabet, 0.5)
 
 
 def _varint_encode(gaps: np.ndarray, size: int) -> bytes:
@@ -218,32 +290,81 @@ def _plain_decode(data: bytes, count: int, width: int) -> np.ndarray:
   return unpack(data, count, width)
 
 
-def _codebook_encode(words: np.ndarray, width: int) -> bytes | None:
-  """The number of distinct words less one, the distinct words, then an index a word in as few bits as it needs."""
-  if not words.size or np.unique(words[:4096]).size > LARGEST_CODEBOOK:  # a cheap no for almost every float array
-    return None
-  book, indices = np.unique(words, return_inverse=True)
-  if book.size > LARGEST_CODEBOOK:
-    return None
-  index_width = (book.size - 1).bit_length()
-  packed = pack(indices.reshape(-1).astype(np.uint8), index_width) if index_width else b''
-  return bytes([book.size - 1]) + pack(book, width) + packed
+def _coded_encode(words: np.ndarray, width: int) -> bytes | None:
+  """The words themselves as symbols."""
+  return None if width > LARGEST_ALPHABET_BITS else entropy.encode(words, _flat(2**width))
 
 
-def _codebook_decode(data: bytes, count: int, width: int) -> np.ndarray:
+def _coded_decode(data: bytes, count: int, width: int) -> np.ndarray:
+  if width > LARGEST_ALPHABET_BITS:
+    raise ArtifactError(f'words of {width} bits are not entropy-coded as they are.')
+  return entropy.decode(data, count, _flat(2**width))
+
+
+def _codebook(words: np.ndarray, width: int) -> tuple[bytes, int, np.ndarray] | None:
+  """The number of distinct words less one with these words, their number, an index for each word; None: too many."""
+  if not words.size:
+    return None
+  book = np.unique(words[:4096])  # a cheap no for almost every float array
+  while book.size <= LARGEST_CODEBOOK:
+    indices = np.minimum(np.searchsorted(book, words), book.size - 1)
+    others = words[book[indices] != words]
+    if not others.size:
+      break
+    book = np.union1d(book, others[:4096])
+  else:
+    return None
+  return bytes([book.size - 1]) + pack(book, width), book.size, indices.astype(np.uint8)
+
+
+def _split_codebook(data: bytes, width: int) -> tuple[np.ndarray, bytes]:
+  """The entries of a codebook and the bytes after it."""
   if not data:
     raise ArtifactError('the codebook is missing.')
   entries = data[0] + 1
+  end = 1 + packed_bytes(entries, width)
+  if len(data) < end:
+    raise ArtifactError(f'a codebook of {entries} entries takes {end} bytes, {len(data)} are there.')
+  return unpack(data[1:end], entries, width), data[end:]
+
+
+def _codebook_encode(words: np.ndarray, width: int) -> bytes | None:
+  """A codebook, then an index for each word in as few bits as it needs."""
+  found = _codebook(words, width)
+  if found is None:
+    return None
+  book, entries, indices = found
   index_width = (entries - 1).bit_length()
-  book_end = 1 + packed_bytes(entries, width)
-  _expect(data, book_end + packed_bytes(count, index_width), 'the codebook and its indices')
-  book = unpack(data[1:book_end], entries, width)
+  return book + (pack(indices, index_width) if index_width else b'')
+
+
+def _codebook_decode(data: bytes, count: int, width: int) -> np.ndarray:
+  book, rest = _split_codebook(data, width)
+  entries = book.size
+  index_width = (entries - 1).bit_length()
+  _expect(rest, packed_bytes(count, index_width), 'the indices into a codebook')
   if not index_width:
     return np.full(count, book[0])
-  indices = unpack(data[book_end:], count, index_width)
+  indices = unpack(rest, count, index_width)
   if indices.size and indices.max() >= entries:
     raise ArtifactError(f'an index lies outside the {entries} entries of its codebook.')
   return book[indices]
+
+
+def _coded_codebook_encode(words: np.ndarray, width: int) -> bytes | None:
+  """A codebook, then the indices, entropy-coded."""
+  found = _codebook(words, width)
+  if found is None or found[1] == 1:
+    return None
+  book, entries, indices = found
+  return book + entropy.encode(indices, _flat(entries))
+
+
+def _coded_codebook_decode(data: bytes, count: int, width: int) -> np.ndarray:
+  book, rest = _split_codebook(data, width)
+  if book.size == 1:
+    raise ArtifactError('a codebook of one entry has no coded indices.')
+  return book[entropy.decode(rest, count, _flat(book.size))]
 
 
 class Codec(NamedTuple):
@@ -262,8 +383,12 @@ POSITIONS = {
   'bitmap': Codec(_bitmap_encode, _bitmap_decode),  # a bit an element
   'gaps': Codec(_gaps_encode, _gaps_decode),  # distances of fixed width with an escape, as Han et al., arXiv:1510.00149
   'varint': Codec(_varint_encode, _varint_decode),  # distances of one to five bytes: where whole channels are gone
+  'coded bitmap': Codec(_coded_bitmap_encode, _coded_bitmap_decode),  # at its entropy
+  'coded gaps': Codec(_coded_gaps_encode, _coded_gaps_decode),  # likewise: where distances are not those of chance
 }
 VALUES = {
   'plain': Codec(_plain_encode, _plain_decode),  # the words as they are: floats, integer codes at their bits
   'codebook': Codec(_codebook_encode, _codebook_decode),  # few distinct words: shared, binary and ternary weights, bool
+  'coded': Codec(_coded_encode, _coded_decode),  # integer codes at their entropy
+  'coded codebook': Codec(_coded_codebook_encode, _coded_codebook_decode),  # few distinct words at theirs
 }

@@ -118,9 +118,8 @@ class Reader:
     if set(node) != {ARRAY}:
       raise ArtifactError(f'{where}: there is no array.')
     array, coded = self._decoded(node[ARRAY], None, where)
-    positions, values = len(coded.position_bytes), len(coded.value_bytes)
     is_plain = (coded.positions, coded.values) == ('dense', 'plain')
-    self.sizes.append(ArraySize(where, rest=values) if is_plain else ArraySize(where, positions, values))
+    self.sizes.append(ArraySize(where, rest=len(coded.value_bytes)) if is_plain else _size(coded, array, None, where))
     return array
 
   def integers(self, node: Any, where: str) -> Integers:
@@ -140,7 +139,7 @@ class Reader:
     if not is_float32 or not _scales(found[0].shape, codes.shape) or found[-1].shape not in ((), found[0].shape):
       raise ArtifactError(f'{where}: the scale or the zero point does not fit the codes.')
     scale_bytes = sum(self.sizes.pop().total for _ in found)
-    self.sizes.append(ArraySize(where, len(coded.position_bytes), len(coded.value_bytes), scales=scale_bytes))
+    self.sizes.append(_size(coded, codes, bits, where)._replace(scales=scale_bytes))
     return Integers(codes, found[0], bits, *found[1:])
 
   def finish(self) -> None:
@@ -275,6 +274,12 @@ def _words(value: Any, where: str) -> tuple[np.ndarray, str, tuple[int, ...], in
   if jax.dtypes.issubdtype(native.dtype, np.floating):
     words = np.where(words == 1 << (width - 1), 0, words)  # -0.0, see `files.save`
   return words, name, array.shape, width
+
+
+def _size(coded: codecs.Coded, array: np.ndarray, bits: int | None, where: str) -> ArraySize:
+  """Where the bytes of a coded array go."""
+  codebook = codecs.codebook_bytes(coded, bits or 8 * array.itemsize)
+  return ArraySize(where, len(coded.position_bytes), len(coded.value_bytes) - codebook, codebook)
 
 
 def _to_words(codes: np.ndarray, bits: int) -> np.ndarray:

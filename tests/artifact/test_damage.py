@@ -2,7 +2,9 @@
 import hashlib
 import json
 import os
+import resource
 import struct
+import time
 import tracemalloc
 import zlib
 
@@ -11,6 +13,7 @@ import pytest
 
 from lightjax import artifact
 from lightjax.artifact import container
+from lightjax.core.encoded import Encoded, Integers
 
 MANY = 3000
 
@@ -91,6 +94,43 @@ def test_a_damaged_header_text_is_refused_or_harmless(data):
   assert refused > MANY // 2
 
 
+@pytest.fixture(scope='module')
+def pruned_and_shared():
+  """Coded bitmaps, gaps, codebooks and codes: what an attacker of the entropy coder would send."""
+  rng = np.random.default_rng(3)
+  book = rng.normal(size=16).astype(np.float32)
+  together = np.zeros((40, 30), np.float32)
+  together[:, rng.integers(0, 30, 4)] = rng.choice(book, (40, 4))
+  scattered = np.where(rng.random((50, 40)) < 0.1, book[rng.geometric(0.4, (50, 40)) % 16], np.float32(0))
+  codes = np.clip(np.round(rng.normal(size=(30, 30))), -4, 3).astype(np.int8)
+  data = artifact.to_bytes(
+    network={'name': 'small'},
+    variables={'params': {'together': together, 'scattered': scattered, 'codes': codes.astype(np.float32)}},
+    encoded=Encoded({'codes': Integers(codes, np.ones((1, 1), np.float32), 3)}, {}))
+  text = json.dumps(container.unwrap(data)[0])
+  assert [name for name in ('coded bitmap', 'coded gaps', 'coded codebook', 'coded') if f'"{name}"' not in text] == []
+  return data
+
+
+@pytest.mark.parametrize('count', [300, pytest.param(10_000, marks=pytest.mark.exhaustive)])
+def test_damage_of_what_is_entropy_coded_is_refused_or_harmless(pruned_and_shared, count):
+  """Bytes, header text and payload in turn, each under a right checksum: an answer within a second and 200 MiB."""
+  data, rng = pruned_and_shared, np.random.default_rng(4)
+  payload = container.unwrap(data)[1]
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  refused, slowest = 0, 0.0
+  for i in range(count):
+    changed = (
+      sealed(mutated(data[:-32], rng).ljust(22)),
+      with_header(data, lambda header: mutated(json.dumps(header).encode(), rng)),
+      with_header(data, lambda header: header, payload=mutated(payload, rng)))[i % 3]
+    start = time.process_time()
+    refused += refused_or_loaded(changed)
+    slowest = max(slowest, time.process_time() - start)
+  assert count // 2 < refused and slowest < 1.0
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
 def spots(node, place=()):
   """Every place of a JSON tree."""
   yield place
@@ -100,9 +140,11 @@ def spots(node, place=()):
 
 STRANGE = (
   None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 0.5,
-  '', 'bitmap', 'gaps', 'varint', 'codebook', 'plain', 'dense', 'int8', 'float64', 'bool',
+  '', 'bitmap', 'gaps', 'varint', 'codebook', 'plain', 'dense', 'coded', 'coded bitmap',
+  'coded gaps', 'coded codebook', 'int8', 'float64', 'bool',
   [], [0], [2**62, 0], [10**9, 10**9], [1] * 80, {}, {'': 1}, {'': []}, {'': ['float32', [2**40]]},
-  {'': ['float32', [2**24], 'varint', 'plain', 0, 0, 0]}, {'': ['float32', [9], 'dense', 'codebook', 9, 0, 5]},
+  {'': ['float32', [2**24], 'varint', 'plain', 0, 0, 0]}, {'': ['float32', [2**22], 'coded bitmap', 'plain', 0, 5, 0]},
+  {'': ['float32', [2**24], 'coded gaps', 'plain', 0, 5, 0]}, {'': ['float32', [9], 'dense', 'codebook', 9, 0, 5]},
 )
 
 
@@ -148,6 +190,10 @@ def test_memory_is_bounded_by_the_length_of_the_file(data):
       f'a{i}': {'': ['float32', [2**22], 'varint', 'plain', 0, 0, 0]} for i in range(1000)}}, payload=b''),
     with_header(data, lambda header: {**header, 'variables': {'a': {'': [
       'float32', [2**40], 'dense', 'codebook', 2**40, 0, 5]}}}, payload=b'\0' * 5),
+    with_header(data, lambda header: {**header, 'variables': {'a': {'': [
+      'bool', [2**26], 'coded bitmap', 'plain', 9, 9, 2]}}}, payload=b'\x28' + b'\0' * 10),
+    with_header(data, lambda header: {**header, 'variables': {'a': {'': [
+      'float32', [2**24], 'dense', 'coded codebook', 2**24, 0, 18]}}}, payload=b'\1abcdefgh\x28' + b'\0' * 8),
     with_header(data, lambda header: b' ' * (5 * 2**20)),
     with_header(data, lambda header: b' ' * 1000, lambda text: zlib.compress(b' ' * 2**28)),
   ]

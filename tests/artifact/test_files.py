@@ -158,7 +158,7 @@ def test_loaded_arrays_are_the_callers_own(network):
 def test_sizes_add_up_and_are_the_file(tmp_path, network):
   sizes = artifact.save(tmp_path / 'network', **network)
   assert sizes.total == os.path.getsize(tmp_path / 'network')
-  parts = sum(sizes.part(name) for name in ('positions', 'values', 'scales', 'rest'))
+  parts = sum(sizes.part(name) for name in artifact.sizes.PARTS)
   assert sizes.header + parts == sizes.total
   by_path = {array.path: array for array in sizes.arrays}
   assert len(by_path) == len(sizes.arrays) == 10
@@ -170,7 +170,7 @@ def test_sizes_add_up_and_are_the_file(tmp_path, network):
   assert by_path['activations/fc/0/levels'].rest == 4
   lines = str(sizes).splitlines()
   assert len(lines) == 1 + 10 + 2
-  assert lines[-1].split() == ['file', *(str(sizes.part(name)) for name in ('positions', 'values', 'scales', 'rest')),
+  assert lines[-1].split() == ['file', *(str(sizes.part(name)) for name in artifact.sizes.PARTS),
                                str(sizes.total)]
 
 

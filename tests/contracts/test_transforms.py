@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lightjax import binarize, prune, quantize
+from lightjax import binarize, prune, quantize, share
 from lightjax.binarize import binarizers, estimators
 from lightjax.core import schedules, trees
 from lightjax.core.transform import Context, Transform, chain, where
 from lightjax.prune import budgets, criteria, patterns
+from lightjax.share import starts
 from lightjax.train.compression import bind
 
 X = jax.random.normal(jax.random.key(1), (2, 6, 6, 3))
@@ -76,6 +77,8 @@ METHODS: dict[str, Transform] = {
   **{f'binary activations, {name}': binarize.activations(each, steps=4) for name, each in pieces(estimators).items()},
   'binary activations, scaled': binarize.activations(estimators.hard_tanh, scaled=True),
   'trained ternary': binarize.trained_ternary(),
+  **{f'shared, start {name}': share.share(each, bits=2) for name, each in pieces(starts).items()},
+  'shared, one codebook with a penalty': share.share(starts.linear, bits=3, together=True, entropy=0.05, every=1),
   'prune, then ternary': chain(pruned(), binarize.weights(binarizers.ternary, clip=None)),
   'binary weights and activations': chain(
     binarize.weights(binarizers.xnor, clip=1.0), binarize.activations(estimators.polynomial)),
@@ -95,6 +98,7 @@ METHODS: dict[str, Transform] = {
   'WRPN': quantize.low_bit.wrpn_weights(bits=4),
   'nothing': chain(),
   'prune, then weights': chain(pruned(), quantize.weights(bits=4)),
+  'prune, then share': chain(pruned(), share.share(starts.density, bits=3, every=2)),
   'prune twice': chain(pruned(), pruned(budget=budgets.global_)),
   'prune, weights, activations, everywhere': chain(
     everywhere(pruned()), everywhere(quantize.weights(bits=8)), everywhere(quantize.activations(bits=8))),
@@ -108,7 +112,7 @@ CLIPS = {name: 0.4 for name in METHODS if name.startswith('binary weights, ')} |
 # Constructors that the methods above exercise.
 COVERED = {
   'prune': {'prune'}, 'quantize': {'weights', 'activations', 'folded'},
-  'binarize': {'weights', 'activations', 'trained_ternary'}}
+  'binarize': {'weights', 'activations', 'trained_ternary'}, 'share': {'share'}}
 
 
 class Case:
@@ -153,7 +157,7 @@ def equal(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.mark.parametrize('package', [prune, quantize, binarize], ids=lambda package: package.__name__)
+@pytest.mark.parametrize('package', [prune, quantize, binarize, share], ids=lambda package: package.__name__)
 def test_every_constructor_of_the_package_is_among_the_methods(package):
   found = {name for name in package.__all__ if callable(getattr(package, name))
            and inspect.signature(getattr(package, name)).return_annotation in (Transform, 'Transform')}
