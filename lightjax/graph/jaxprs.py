@@ -58,6 +58,14 @@ def interpret(
   return [read(variable) for variable in jaxpr.outvars]
 
 
+def bind(equation: core.JaxprEqn, operands: Sequence[Any]) -> list[Any]:
+  """The results of an equation on arrays of the shapes that it was traced with, calls with derivatives included."""
+  found = equation.primitive.get_bind_params(equation.params)
+  functions, params = found if isinstance(found, tuple) else ((), found)  # the older of jax's two conventions
+  results = equation.primitive.bind(*functions, *operands, **params)
+  return list(results) if equation.primitive.multiple_results else [results]
+
+
 def open_jaxpr(jaxpr: core.Jaxpr | core.ClosedJaxpr) -> tuple[core.Jaxpr, Sequence[Any]]:
   """A jaxpr and its constants, of either kind."""
   return (jaxpr.jaxpr, jaxpr.consts) if isinstance(jaxpr, core.ClosedJaxpr) else (jaxpr, ())

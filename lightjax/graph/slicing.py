@@ -249,12 +249,7 @@ def _alone(equation: core.JaxprEqn) -> tuple[Callable[..., Any], list[jax.ShapeD
   variables: Any = equation.invars
   avals = [jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in variables]
 
-  def function(*arrays: Any) -> list[Any]:
-    found = equation.primitive.get_bind_params(equation.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # the older of jax's two conventions
-    return equation.primitive.bind(*functions, *arrays, **params)
-
-  return function, avals
+  return lambda *arrays: jaxprs.bind(equation, arrays), avals
 
 
 def _with_tangents(
