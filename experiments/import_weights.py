@@ -22,11 +22,6 @@ from experiments.starting import FILE
 from lightjax import artifact, interop
 from lightjax.core import specs
 
-_MODEL = flags.DEFINE_string('model', None, 'Name of a network of lightjax.models.')
-_WEIGHTS = flags.DEFINE_string('weights', None, 'File: .safetensors, .h5, .npz, .pth or .pt.')
-_LAYOUT = flags.DEFINE_string('layout', '', "How the file calls its tensors, see lightjax.interop.layouts; '': found.")
-_ENTRY = flags.DEFINE_string('entry', '', 'The mapping to take, where the file holds several.')
-_ARGUMENTS = flags.DEFINE_multi_string('argument', [], "An argument of the network's constructor: name=value.")
 
 def write(
   folder: pathlib.Path, weights: str | os.PathLike[str], model: str, *, layout: str = '', entry: str = '',
@@ -76,10 +71,11 @@ def arguments(pairs: Sequence[str]) -> dict[str, Any]:
 
 def main() -> int:
   """Run the command."""
-  folder, weights, model = pathlib.Path(flags.FLAGS.workdir), str(_WEIGHTS.value), str(_MODEL.value)
+  given = flags.FLAGS
+  folder, weights, model = pathlib.Path(given.workdir), str(given.weights), str(given.model)
   try:
     sizes = write(
-      folder, weights, model, layout=_LAYOUT.value, entry=_ENTRY.value, arguments=arguments(_ARGUMENTS.value))
+      folder, weights, model, layout=given.layout, entry=given.entry, arguments=arguments(given.argument))
   except (ValueError, ModuleNotFoundError) as error:
     raise specs.SpecError(str(error)) from error
   print(f'written: {folder / FILE}, {sizes.total:,} bytes')
@@ -87,6 +83,11 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string('model', None, 'Name of a network of lightjax.models.')
+  flags.DEFINE_string('weights', None, 'File: .safetensors, .h5, .npz, .pth or .pt.')
+  flags.DEFINE_string('layout', '', "How the file calls its tensors, see lightjax.interop.layouts; '': found.")
+  flags.DEFINE_string('entry', '', 'The mapping to take, where the file holds several.')
+  flags.DEFINE_multi_string('argument', [], "An argument of the network's constructor: name=value.")
   flags.DEFINE_string('workdir', None, 'Folder to write into.')
   flags.mark_flags_as_required(['model', 'weights', 'workdir'])
   commands.launch(main)

@@ -1,8 +1,13 @@
 """Quantizes trained weights without labels: folding, equalization, calibration, bias correction, AdaRound.
 
 Weights are a folder of `experiments.import_weights` or of a finished run, or a file of weights with the network's name.
-Images are a folder of photographs like those that the network will see; a few dozen do. The folder of the result gets
-an artifact.ljx, from which `experiments.quantize.load` makes the network in integers, and report.json.
+Images are a folder of photographs like those that the network will see; a few dozen do. The first of them calibrate,
+those after them compare the quantized network with the float one. The folder of the result gets an artifact.ljx, from
+which `experiments.quantize.load` makes the network in integers, and report.json.
+
+What is printed has a line a layer: bits of a weight, the ends of its result's range, the signal to quantization noise
+of its weights, of its result with the errors of all layers before it, and, with --sensitivity, of the logits where that
+layer alone is quantized; then how often the first choice is the float network's, simulated and in integers.
 
 COMMAND: python -m experiments.quantize --weights=weights/v2 --images=photographs --workdir=runs/int8
 
@@ -163,13 +168,35 @@ def read(weights: pathlib.Path, model: str | None) -> starting.Imported:
     return starting.read(pathlib.Path(folder))
 
 
+def compare(
+  original: program.Network, quantized: simulation.Quantized, in_integers: integer.IntegerNetwork, inputs: np.ndarray,
+) -> dict[str, Any]:
+  """How near a quantized network is to the float one.
+
+  Args:
+    original: in float.
+    quantized: what became of it.
+    in_integers: the same, converted.
+    inputs: to compare on, [images, height, width, channels].
+  Returns:
+    For 'simulated' and 'in integers' `same`, on how many inputs the first choice is the float network's, and
+    `sqnr_db` of the logits; `images`.
+  """
+  exact, simulated, integers = (np.asarray(jax.jit(function)(inputs)) for function in (
+    lambda x: program.run(original, x), lambda x: simulation.simulate(quantized, x), in_integers.apply))
+  return {'images': len(inputs)} | {
+    name: {'same': int((exact.argmax(-1) == logits.argmax(-1)).sum()), 'sqnr_db': report.sqnr_db(exact, logits)}
+    for name, logits in (('simulated', simulated), ('in integers', integers))}
+
+
 def main() -> int:
   """Run the command."""
   given = flags.FLAGS
   devices.configure()
   folder = pathlib.Path(given.workdir)
   found = read(pathlib.Path(given.weights), given.model)
-  inputs = images(pathlib.Path(given.images), preprocessing.of(found.model['name']), given.count)
+  every = images(pathlib.Path(given.images), preprocessing.of(found.model['name']), given.count + given.compare)
+  inputs, others = every[:given.count], every[given.count:]
   rules = [rule(text) for text in given.weight_rules] + [('.*', given.weight_bits)]
   original = lowered(found.model, found.variables)
   try:
@@ -182,13 +209,29 @@ def main() -> int:
   if given.sensitivity:
     alone = report.sensitivity(network, quantized, inputs[:8])
     lines = tuple(line._replace(alone_sqnr_db=alone[line.layer]) for line in lines)
-  print(report.table(lines))
   in_integers = integer.convert(quantized)
-  print(f'operations in integers: {len(quantized.network.program.nodes) - len(in_integers.floats)} of '
-        f'{len(quantized.network.program.nodes)}')
+  compared = compare(original, quantized, in_integers, others if len(others) else inputs)
   sizes = save(folder, found.model, quantized)
+  numbers = {'float_bytes': integer.memory_bytes(original), 'integer_bytes': in_integers.size_bytes,
+             'file_bytes': sizes.total}
   unit.write(folder / 'report.json', json.dumps(
-    {'layers': [line._asdict() for line in lines], 'floats': in_integers.floats, 'bytes': sizes.total}, indent=1))
+    {'model': found.model, 'method': list(given.method), 'calibrated_on': len(inputs),
+     'compared_on_others': bool(len(others)), **compared, **numbers, 'layers': [line._asdict() for line in lines],
+     'floats': in_integers.floats}, indent=1))
+
+  which = 'others' if len(others) else 'of the same, as there are no others'
+  print(f'{found.model["name"]}: {", ".join(given.method) or "rounded to nearest"}; calibrated on {len(inputs)} '
+        f'photographs, compared on {compared["images"]} {which}\n')
+  print(report.table(lines))
+  print(f'\n{"":11}  same first choice  logits, dB')
+  for name in ('simulated', 'in integers'):
+    same = f'{compared[name]["same"]} of {compared["images"]}'
+    print(f'{name:11}  {same:>17}  {compared[name]["sqnr_db"]:10.1f}')
+  print(f'\noperations in integers: {len(quantized.network.program.nodes) - len(in_integers.floats)} of '
+        f'{len(quantized.network.program.nodes)}')
+  for name, why in in_integers.floats.items():
+    print(f'  in float: {name} ({why})')
+  print(f'parameters in memory: {numbers["integer_bytes"]:,} bytes, {numbers["float_bytes"]:,} in float')
   print(f'written: {folder}/ {starting.FILE} ({sizes.total:,} bytes), report.json')
   return 0
 
@@ -212,7 +255,8 @@ if __name__ == '__main__':
   flags.DEFINE_string('images', None, 'Folder of photographs to calibrate with.')
   flags.DEFINE_string('workdir', None, 'Folder to write into.')
   flags.DEFINE_list('method', ['equalize', 'correct'], f'Of {", ".join(METHODS)}.')
-  flags.DEFINE_integer('count', 32, 'Photographs to calibrate with, at most.')
+  flags.DEFINE_integer('count', 32, 'Photographs to calibrate with, at most; the first by name.')
+  flags.DEFINE_integer('compare', 32, 'Photographs after them to compare on, at most.')
   flags.DEFINE_integer('weight_bits', 8, '2..8 a weight.')
   flags.DEFINE_list('weight_rules', [], "'pattern=bits' or 'pattern=float' for layers by name; the first that matches.")
   flags.DEFINE_integer('activation_bits', 8, '2..8 an activation.')

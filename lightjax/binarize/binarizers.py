@@ -137,7 +137,7 @@ def ir_net(weight: Array, axes: Sequence[int], progress: Array) -> Levels:
     progress: part of the training that is over, 0..1, for the gradient of `estimators.error_decay`.
   Returns:
     Two levels a channel. The gradient goes through the standardization and not through the scale.
-  Source: Qin et al. 2020, arXiv:1909.10788, section 3.2 and 3.3 (Libra parameter binarization).
+  Source: Qin et al. 2020, arXiv:1909.10788 (Libra parameter binarization).
   """
   centred = weight - jnp.mean(weight, axes, keepdims=True)
   variance = jnp.mean(jnp.square(centred), axes, keepdims=True)
@@ -155,7 +155,7 @@ def ternary(weight: Array, axes: Sequence[int]) -> Levels:
     axes: that an output channel sums over; they only say how far the scale is rounded.
   Returns:
     Three levels. Zeros stay zero, so that it may follow pruning.
-  Source: Li, Zhang, Liu 2016, arXiv:1605.04711 (ternary weight networks), threshold and scale of its section 2.
+  Source: Li, Zhang, Liu 2016, arXiv:1605.04711 (ternary weight networks).
   Deviations from the paper: the scale is rounded, see `exact_scale`.
   """
   codes = threshold(weight, 0.7 * _mean_size(weight, range(weight.ndim)))

@@ -94,7 +94,7 @@ def trained_ternary(*, threshold: float = 0.05) -> Transform:
     names no integers: the file has the three values in a codebook, which is 2 bits a weight or fewer.
   Raises:
     ValueError: a threshold that is no ratio.
-  Source: Zhu et al. 2017, arXiv:1612.01064 (trained ternary quantization), threshold and gradients of its section 3.
+  Source: Zhu et al. 2017, arXiv:1612.01064 (trained ternary quantization).
   """
   if not 0 <= threshold < 1:
     raise ValueError(f'trained_ternary: threshold={threshold} is a ratio 0..1.')

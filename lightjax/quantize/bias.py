@@ -27,7 +27,7 @@ def correct(network: Network, quantized: Quantized, inputs: Any) -> Quantized:
     inputs: calibration inputs, all at once; a tuple for a network of several inputs.
   Returns:
     The quantized network with other biases.
-  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2, eq. 17.
+  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.2.
   Deviations from the paper: E[x] is measured on inputs, not computed from BatchNorm. What rounding and clipping the
     inputs themselves does to the mean is left as it is: rare activations that a range cuts off would shift all others.
   """

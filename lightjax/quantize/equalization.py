@@ -64,7 +64,7 @@ def equalize(network: Network) -> Network:
     network: in float.
   Returns:
     The network with other parameters and the same outputs up to rounding.
-  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.1, eq. 11.
+  Source: Nagel et al. 2019, arXiv:1906.04721, section 4.1.
   Deviations from the paper: ReLU6 is not replaced by ReLU, its bound is divided by s; a layer may have several readers,
     whose largest weight counts.
   """

@@ -45,8 +45,8 @@ def folded(inner: Transform, *, freeze: int | None = None) -> Transform:
   Raises (at init):
     ValueError: the inner one transforms activations as well; a kernel with a norm is used several times; with `freeze`:
       interception does not reach a norm.
-  Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2; Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2.2, of
-    which this is the recommended form (weights scaled by running statistics, frozen late).
+  Source: Jacob et al. 2018, arXiv:1712.05877, section 3.2; Krishnamoorthi 2018, arXiv:1806.08342, of which
+    this is the recommended form (weights scaled by running statistics, frozen late).
   Deviations from the paper: the gradient does not go through s in Q(kernel * s) / s; BatchNorm's own parameters get
     theirs from BatchNorm.
   """

@@ -94,7 +94,7 @@ def half_step(bits: int) -> Format:
 
   Neither padding nor pruned weights can stand on it; `chain` refuses it after pruning.
 
-  Source: Zhou et al. 2016, arXiv:1606.06160, eq. 9: 2 quantize_k(x / 2 + 1 / 2) - 1 for x in [-1, 1].
+  Source: Zhou et al. 2016, arXiv:1606.06160, section 2.3: 2 quantize_k(x / 2 + 1 / 2) - 1 for x in [-1, 1].
   """
   quantizers.limit(bits)
   half = 2 ** (bits - 1)
@@ -142,7 +142,7 @@ def power_of_two(base: Callable[[int], Format]) -> Callable[[int], Format]:
     >>> power_of_two(symmetric)(8).parameters(jnp.array([-1.0]), jnp.array([0.5]))[0]
     Array([0.015625], dtype=float32)
 
-  Source: Jain et al. 2020, arXiv:1903.08066, section 3 (thresholds that are powers of two).
+  Source: Jain et al. 2020, arXiv:1903.08066 (thresholds that are powers of two).
   Deviations from the paper: the threshold is not trained.
   """
 

@@ -51,7 +51,7 @@ def lsq(format: Format) -> Learned:
     format: of the codes.
   Returns:
     The trained quantizer: 'step'.
-  Source: Esser et al. 2020, arXiv:1902.08153, eq. 1 to 3 and section 2.2.
+  Source: Esser et al. 2020, arXiv:1902.08153, section 2.
   Deviations from the paper: a symmetric format has no code -2^(bits - 1); the gradient passes to values up to half a
     step beyond the last level, which round to it.
   """
@@ -81,7 +81,7 @@ def lsq_plus(format: Format) -> Learned:
     format: of the codes.
   Returns:
     The trained quantizer: 'step', and on an affine format 'offset' (b).
-  Source: Bhalgat et al. 2020, arXiv:2004.09576, eq. 2 to 5, and section 3.2 for where it starts.
+  Source: Bhalgat et al. 2020, arXiv:2004.09576, section 3.
   Deviations from the paper: z is rounded and lies in 0..2^bits - 1, so that zero is a level; activations start from
     the range of the first batch, with no search for the least squared error.
   """

@@ -39,7 +39,7 @@ def dorefa_weights(*, bits: int) -> Transform:
   Returns:
     A chain of `squash` and weights in half steps on -1..1, for layers that a BatchNorm follows: the size of the weights
     is lost.
-  Source: Zhou et al. 2016, arXiv:1606.06160, eq. 9.
+  Source: Zhou et al. 2016, arXiv:1606.06160, section 2.3.
   """
   return chain(squash(), weights(
     bits=bits, format=formats.half_step, scale=scales.fixed(-1.0, 1.0), granularity=granularities.tensor))
@@ -52,7 +52,7 @@ def unit_activations(*, bits: int) -> Transform:
     bits: 2..8.
   Returns:
     A transform of inputs that lie in 0..1 for the most part; what is beyond is clipped.
-  Source: Zhou et al. 2016, arXiv:1606.06160, eq. 11; Mishra et al. 2017, arXiv:1709.01134, section 5.
+  Source: Zhou et al. 2016, arXiv:1606.06160, section 2.4; Mishra et al. 2017, arXiv:1709.01134.
   """
   return activations(bits=bits, scale=scales.fixed(0.0, 1.0))
 
@@ -64,7 +64,7 @@ def wrpn_weights(*, bits: int) -> Transform:
     bits: 2..8.
   Returns:
     The transform; WRPN's other half is a wider network.
-  Source: Mishra et al. 2017, arXiv:1709.01134, section 5.
+  Source: Mishra et al. 2017, arXiv:1709.01134.
   """
   return weights(bits=bits, scale=scales.fixed(-1.0, 1.0), granularity=granularities.tensor)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lightjax.quantize import program, simulation
 from lightjax.quantize.program import Network
-from lightjax.quantize.simulation import Quantized
+from lightjax.quantize.simulation import Grid, Quantized
 
 __all__ = ['Line', 'by_layer', 'sensitivity', 'sqnr_db', 'table']
 
@@ -21,12 +21,16 @@ class Line(NamedTuple):
   Attributes:
     layer: its name.
     bits: of a weight.
+    low: the least value that its result can have, the end of its grid; None where the result has no grid.
+    high: the largest one.
     weight_sqnr_db: of its kernel.
     output_sqnr_db: of its result in the quantized network, with the errors of all layers before it.
     alone_sqnr_db: of the network's outputs where it is the only one quantized; None where that was not asked for.
   """
   layer: str
   bits: int
+  low: float | None
+  high: float | None
   weight_sqnr_db: float
   output_sqnr_db: float
   alone_sqnr_db: float | None = None
@@ -67,9 +71,16 @@ def by_layer(network: Network, quantized: Quantized, inputs: Any) -> tuple[Line,
 
   simulation.sweep(network, quantized, inputs, watch=watch)
   return tuple(
-    Line(name, quantized.kernels[name].bits,
+    Line(name, quantized.kernels[name].bits, *_range(quantized.grids.get(name)),
          sqnr_db(network.layers[name].kernel, quantized.network.layers[name].kernel), error)
     for name, error in errors.items())
+
+
+def _range(grid: Grid | None) -> tuple[float | None, float | None]:
+  """The ends of a grid."""
+  if grid is None:
+    return None, None
+  return -grid.zero_point * grid.scale, (2**grid.bits - 1 - grid.zero_point) * grid.scale
 
 
 def sensitivity(network: Network, quantized: Quantized, inputs: Any) -> dict[str, float]:
@@ -105,11 +116,12 @@ def sensitivity(network: Network, quantized: Quantized, inputs: Any) -> dict[str
 
 def table(lines: Sequence[Line]) -> str:
   """The report as text, one line a layer."""
-  rows = [('layer', 'bits', 'weight dB', 'output dB', 'alone dB')]
+  rows = [('layer', 'bits', 'low', 'high', 'weight dB', 'output dB', 'alone dB')]
   for line in lines:
+    ends = ['' if each is None else f'{each:.4g}' for each in (line.low, line.high)]
     alone = '' if line.alone_sqnr_db is None else f'{line.alone_sqnr_db:.1f}'
-    rows.append((line.layer, str(line.bits), f'{line.weight_sqnr_db:.1f}', f'{line.output_sqnr_db:.1f}', alone))
-  widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    rows.append((line.layer, str(line.bits), *ends, f'{line.weight_sqnr_db:.1f}', f'{line.output_sqnr_db:.1f}', alone))
+  widths = [max(len(row[i]) for row in rows) for i in range(7)]
   return '\n'.join('  '.join(
     cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
   ).rstrip() for row in rows)

@@ -17,7 +17,7 @@ from lightjax.quantize.simulation import Quantized, Site
 
 __all__ = ['adaround', 'rectified_sigmoid']
 
-# Stretch of the sigmoid, section 3.3 of the paper.
+# Stretch of the sigmoid, as in the paper.
 ZETA, GAMMA = 1.1, -0.1
 
 
@@ -52,7 +52,7 @@ def adaround(
     regularization: lambda, beside an error that is 1 for the codes as they are.
   Returns:
     The quantized network with other codes.
-  Source: Nagel et al. 2020, arXiv:2004.10568, section 3, eq. 21 to 25.
+  Source: Nagel et al. 2020, arXiv:2004.10568, eq. 21 to 25.
   Deviations from the paper: 1,000 steps a layer instead of 10,000, on single positions drawn once instead of whole
     images; means in place of sums, and the error relative to what it was, so that one lambda fits all layers; a layer
     whose error on its positions does not become smaller keeps its codes.

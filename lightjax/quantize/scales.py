@@ -79,7 +79,7 @@ def percentile(ratio: float) -> Estimator:
     ratio: 0.5..1; 0.999 cuts off a thousandth at either end. 1 is `min_max`.
   Returns:
     A range.
-  Source: Wu et al. 2020, arXiv:2004.09602, section 4.1.
+  Source: Wu et al. 2020, arXiv:2004.09602.
   """
   if not 0.5 <= ratio <= 1:
     raise ValueError(f'percentile({ratio}): a ratio lies in 0.5..1.')

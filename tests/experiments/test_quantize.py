@@ -2,6 +2,9 @@
 import functools
 import json
 import pathlib
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +58,49 @@ def test_an_artifact_in_integers_is_made_and_loaded(folder):
   assert jnp.linalg.norm(logits - exact) < 0.1 * jnp.linalg.norm(exact)
   with pytest.raises(specs.SpecError, match='no network that'):
     quantize.load(folder / 'float')
+
+
+# The command as it is run, for a network of which no preprocessing is published.
+COMMAND = """
+import runpy
+from lightjax.interop import preprocessing
+preprocessing.PREPROCESSING['resnet8'] = preprocessing.Preprocessing(16, 18, (127.0,) * 3, (128.0,) * 3)
+runpy.run_module('experiments.quantize', run_name='__main__', alter_sys=True)
+"""
+
+
+def test_the_command_prints_a_report_and_what_it_writes_is_the_network_in_integers(folder):
+  import_weights.write(folder / 'float', folder / 'w.npz', 'resnet8', arguments=ARGUMENTS)
+
+  def command(*arguments):
+    return subprocess.run(
+      [sys.executable, '-c', COMMAND, f'--weights={folder}/float', f'--images={folder}/images',
+       f'--workdir={folder}/int8', *arguments], capture_output=True, text=True, check=False)
+
+  done = command('--model=resnet8', '--count=4', '--sensitivity', '--weight_rules=stem/.*=4')
+  assert done.returncode == 0, done.stderr
+  lines = done.stdout.splitlines()
+  assert lines[0] == 'resnet8: equalize, correct; calibrated on 4 photographs, compared on 2 others'
+  table = [line.split() for line in lines[3:lines.index('', 3)]]
+  written = json.loads((folder / 'int8' / 'report.json').read_text())
+  assert [row[:2] for row in table] == [[each['layer'], str(each['bits'])] for each in written['layers']]
+  assert [row[1] for row in table] == ['4'] + ['8'] * 9
+  # Two ends of a range and three ratios; logits have no range.
+  assert [len(row) for row in table] == [7] * 9 + [5]
+  for each in written['layers'][:-1]:
+    assert each['low'] <= 0 < each['high'] and each['alone_sqnr_db'] > 20
+  assert re.search(r'in integers +2 of 2 +\d+\.\d', done.stdout), done.stdout
+
+  again = integer.convert(quantize.load(folder / 'int8'))
+  assert again.size_bytes == written['integer_bytes'] < 0.3 * written['float_bytes']
+  others = quantize.images(folder / 'images', preprocessing.of('resnet8'), 6)[4:]
+  exact = jax.jit(models.create('resnet8', **ARGUMENTS).apply)(starting.read(folder / 'float').variables, others)
+  logits = jax.jit(again.apply)(others)
+  assert (logits.argmax(-1) == exact.argmax(-1)).sum() == written['in integers']['same']
+
+  wrong = command('--weight_rules=stage9/.*=4')
+  assert wrong.returncode == 2 and wrong.stderr.count('\n') == 1
+  assert "'stage9/.*' takes no layer; nearest" in wrong.stderr
 
 
 def test_what_is_wrong_is_said(folder):

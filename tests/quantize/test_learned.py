@@ -36,7 +36,7 @@ def test_lsq_starts_at_twice_the_mean_over_the_root_of_qp():
 @pytest.mark.parametrize('format_, x, qn, qp', [
   (formats.symmetric(3), SIGNED, 3, 3), (formats.affine(3), RELU, 0, 7), (formats.affine(3), SIGNED, 4, 3)])
 def test_lsqs_gradients_in_closed_form(format_, x, qn, qp):
-  """Esser et al., equations 3 and 5 and section 2.2."""
+  """Esser et al., section 2."""
   method = learned.lsq(format_)
   trained, others = {'step': jnp.float32(0.3)}, {'zero_point': jnp.float32(qn if format_.kind == 'affine' else 0)}
   to_x, to_trained = gradients(method, x, trained, others)
@@ -48,7 +48,7 @@ def test_lsqs_gradients_in_closed_form(format_, x, qn, qp):
 
 
 def test_lsq_pluss_gradients_in_closed_form():
-  """Bhalgat et al., equations 4 and 5, with the offset on the grid."""
+  """Bhalgat et al., with the offset on the grid."""
   method = learned.lsq_plus(formats.affine(3))
   step, offset = np.float32(0.25), np.float32(-0.5)  # zero point 2
   trained, others = {'step': jnp.asarray(step), 'offset': jnp.asarray(offset)}, {'first_zero_point': jnp.float32(0)}
@@ -74,7 +74,7 @@ def test_lsq_plus_starts_at_the_range_of_inputs_and_at_three_deviations_of_weigh
 
 
 def test_pacts_values_and_gradients():
-  """Choi et al., equations 1 to 3."""
+  """Choi et al., equations 1 to 3: the clip, the levels, the gradient of the bound."""
   method = learned.pact(formats.affine(4))
   bound = np.float32(1.5)
   trained, others = {'bound': jnp.asarray(bound)}, {'zero_point': jnp.float32(0)}

@@ -226,5 +226,8 @@ def test_report_and_sensitivity_are_what_their_names_say(mobile):
   expected = report.sqnr_db(run(network, images), simulate(only, images))
   assert alone['last'] == pytest.approx(expected, abs=0.1)
   text = report.table([line._replace(alone_sqnr_db=alone[line.layer]) for line in lines])
-  assert text.splitlines()[0].split() == ['layer', 'bits', 'weight', 'dB', 'output', 'dB', 'alone', 'dB']
+  assert text.splitlines()[0].split() == ['layer', 'bits', 'low', 'high', 'weight', 'dB', 'output', 'dB', 'alone', 'dB']
+  ends = {line.layer: (line.low, line.high) for line in lines}
+  assert ends['stem/conv'][0] == 0 and 0 < ends['stem/conv'][1] <= 6  # of a ReLU6
+  assert ends['head'] == (None, None)  # the logits are not rounded
   assert len(text.splitlines()) == 10

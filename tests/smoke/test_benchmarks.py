@@ -10,6 +10,8 @@ COMMANDS = {
     ['--model=resnet8', '--size=8', '--batch_size=4', '--rounds=1'], r'W8A8 QAT +[\d.]+ ms  \d+\.\d\d x plain'),
   'compile_time': (['--only=lenet300', '--batch=2'], r'lenet300 +28 +[\d.]+ s +[\d.]+ s'),
   'packed_matmul': (['--sizes=64', '--rounds=4'], r'n = +64  float32 .* x as fast; with packing .* x'),
+  'integer_inference': (['--networks=resnet8:8', '--batch_size=2', '--rounds=4'],
+                        r'integers, int8 products +[\d.]+ ms +[\d.]+ x float32'),
   'loop_speed': (['--config.epochs=60'], r'lenet300, batch 128: [\d,]+ examples/s'),
 }
 
