@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lightjax import binarize, quantize
+from lightjax import share as sharing
 from lightjax.core import rules, schedules, specs
 from lightjax.core.transform import Transform, where
 from lightjax.prune import budgets, criteria, patterns
 from lightjax.prune import transforms as pruning
 
 __all__ = [
-  'activations', 'binary_activations', 'binary_weights', 'dorefa_weights', 'prune', 'trained_ternary', 'weights',
+  'activations', 'binary_activations', 'binary_weights', 'dorefa_weights', 'prune', 'share', 'trained_ternary',
+  'weights',
 ]
 
 
@@ -157,6 +159,26 @@ def binary_activations(run: Run, *, estimator: str, scaled: bool = False) -> Tra
   """
   function = specs.resolve(estimator, binarize.estimators, field='estimator')
   return binarize.activations(function, steps=run.steps, scaled=scaled)
+
+
+def share(
+  run: Run, *, start: str, bits: int | Sequence[tuple[str, int]], together: bool = False, entropy: float = 0.0,
+  every: int = 0,
+) -> Transform:
+  """Weights that share the values of a trained codebook; see `lightjax.share`.
+
+  Args:
+    run: its length.
+    start: a name of lightjax.share.starts, or 'my_file:my_start'.
+    bits: 1..8, or pairs (pattern of paths, bits).
+    together: one codebook for all.
+    entropy: penalty of a bit of entropy, as a ratio of the weights' variance.
+    every: steps after which weights choose their entry again; 0 for never.
+  Returns:
+    The transform.
+  """
+  return sharing.share(
+    specs.resolve(start, sharing.starts, field='start'), bits=bits, together=together, entropy=entropy, every=every)
 
 
 def build(run: Run, fields: dict[str, Any], *, field: str) -> Transform:

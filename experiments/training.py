@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, removing, starting, unit
+from experiments import building, layers, removing, starting, unit
 from experiments.building import Program
 from lightjax import artifact, measure, models
 from lightjax.core import rngs, specs
@@ -244,21 +244,24 @@ def _figures(
   if built.removal is not None:
     spec['removal'] = built.removal.to_json()
   path = folder / 'artifact.ljx'
-  stored = artifact.save(path, network=spec, variables=view, encoded=encoded, meta={'id': unit.identify(config)})
+  content = {'network': spec, 'variables': view, 'encoded': encoded, 'meta': {'id': unit.identify(config)}}
+  stored = artifact.save(path, **content)
+  plain = artifact.from_bytes(artifact.to_bytes(**content, entropy_coded=False)).sizes
   difference = _compare_with_stored(built, path, variables, own)
   counts = measure.count((built.apply, variables), built.splits.info.shape)
-  layers = measure.layers(view, encoded)
+  measured = measure.layers(view, encoded)
+  by_layer, whole = layers.figures(measured, {'coded': stored, 'plain': plain})
   dense_macs = sum(layout.macs for layout in built.compressed.layouts.values())
   left = sum(built.compressed.layouts[layer.path].macs * layer.density
-             for layer in layers if layer.path in built.compressed.layouts)
+             for layer in measured if layer.path in built.compressed.layouts)
   return {
     'metrics': figures | {
-      'params': counts.params, 'nonzeros': sum(layer.nonzeros for layer in layers), 'macs': counts.macs,
+      'params': counts.params, 'nonzeros': sum(layer.nonzeros for layer in measured), 'macs': counts.macs,
       # Multiply-adds with weights that are not zero, if a machine could leave out the others.
       'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
       'seconds': round(seconds, 3), 'stored/logit difference': difference,
-    } | ({} if built.removal is None else removing.latencies(built, view)),
-    'layers': [layer._asdict() for layer in layers],
+    } | whole | ({} if built.removal is None else removing.latencies(built, view)),
+    'layers': by_layer,
     'versions': devices.versions(),
     'device': f'{devices.topology(built.mesh)["kind"]} x {built.mesh.size}, {devices.cores()} cores',
   }

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.engine import statistics
-from experiments.engine.errors import TableError
+from experiments.engine.errors import TableError, nearest
 from experiments.engine.progress import duration
 from experiments.engine.tables import Table
 
 # Shown as percents; everything else by its own unit.
-FRACTIONS = ('accuracy', 'error', 'top1', 'top5', 'precision', 'recall', 'f1', 'agreement', 'density')
+FRACTIONS = ('accuracy', 'error', 'top1', 'top5', 'precision', 'recall', 'f1', 'agreement', 'density', 'rate')
 _COUNTS = ('params', 'nonzeros', 'macs', 'bytes')
 _TITLES = {
   'params': 'parameters',
@@ -68,6 +68,25 @@ def _mean(values: Sequence[Any]) -> float | None:
   return math.fsum(numbers) / len(numbers) if numbers else None
 
 
+def figures(row: Mapping[str, Any]) -> Mapping[str, Any]:
+  """The metrics of a row that is done: of the network, or of the layer that its cell names.
+
+  Args:
+    row: as `rows.make` makes it.
+  Returns:
+    Metric to number.
+  Raises:
+    TableError: there is no such layer; names those that there are.
+  """
+  if not row.get('layer'):
+    return row['result']['metrics']
+  for layer in row['result']['layers']:
+    if layer['path'] == row['layer']:
+      return layer
+  known = [layer['path'] for layer in row['result']['layers']]
+  raise TableError(f'cell {row["labels"]}: the network has no layer {row["layer"]!r}; {nearest(row["layer"], known)}.')
+
+
 def mean_metric(line: Line, metric: str) -> float | None:
   """Mean over the seeds that are done, of any metric.
 
@@ -77,7 +96,7 @@ def mean_metric(line: Line, metric: str) -> float | None:
   Returns:
     The mean, or None when no result has it.
   """
-  return _mean([row['result']['metrics'].get(metric) for row in line.rows if row['status'] == 'done'])
+  return _mean([figures(row).get(metric) for row in line.rows if row['status'] == 'done'])
 
 
 def lines(report: Report) -> list[Line]:
@@ -98,9 +117,9 @@ def lines(report: Report) -> list[Line]:
   for number, group in enumerate(groups.values(), 1):
     done = [row for row in group if row['status'] == 'done']
     for row in done:
-      if metric not in row['result']['metrics']:
-        raise TableError(f'METRIC {metric!r}: unit {row["id"]} has only {", ".join(sorted(row["result"]["metrics"]))}.')
-    values = {row['seed']: float(row['result']['metrics'][metric]) for row in done}
+      if metric not in figures(row):
+        raise TableError(f'METRIC {metric!r}: unit {row["id"]} has only {", ".join(sorted(figures(row)))}.')
+    values = {row['seed']: float(figures(row)[metric]) for row in done}
     summary = statistics.summarize(list(values.values())) if values else None
     figure = group[0]['published']
     comparison = None
@@ -131,7 +150,7 @@ def lines(report: Report) -> list[Line]:
         figure=figure,
         comparison=comparison,
         columns={
-          column: _mean([row['result']['metrics'].get(column) for row in done]) for column in report.table.columns
+          column: _mean([figures(row).get(column) for row in done]) for column in report.table.columns
         },
         state='done' if done else 'failed' if failed else 'not run',
         note=note,
@@ -228,6 +247,11 @@ def _published(line: Line, metric: str, *, plus: str = '±') -> str:
   return number(line.figure['value'], metric) + spread + count
 
 
+def _beside(line: Line, column: str) -> str:
+  theirs = line.rows[0].get('beside', {}).get(column)
+  return '' if theirs is None else f' [{number(theirs, column)}]'
+
+
 class Grid(NamedTuple):
   """The table as texts: heading and alignment ('l' or 'r') a column, and a row of texts a line."""
 
@@ -262,7 +286,7 @@ def grid(report: Report, made: Sequence[Line], *, plus: str = '±', minus: str =
         _published(line, metric, plus=plus) + (f' {RECALLED}' if line.is_recalled else ''),
         difference(line, metric, minus=minus),
         line.comparison.verdict if line.comparison else '',
-        *(number(line.columns[column], column) for column in report.table.columns),
+        *(number(line.columns[column], column) + _beside(line, column) for column in report.table.columns),
       ]
     )
   kept = [index for index in range(len(headings)) if index <= len(labels) or any(row[index] for row in body)]
@@ -281,8 +305,10 @@ def footnotes(made: Sequence[Line]) -> list[str]:
   Returns:
     Sentences.
   """
+  brackets = any(row.get('beside') for line in made for row in line.rows)
   used = {RECALLED: any(line.is_recalled for line in made), STALE: any(line.is_stale for line in made)}
-  return [f'{mark} {text}' for mark, text in NOTES.items() if used[mark]] + [
+  texts = ['In brackets: the published figure.'] if brackets else []
+  return texts + [f'{mark} {text}' for mark, text in NOTES.items() if used[mark]] + [
     f'{line.number}. {line.name}: {line.note}.' for line in made if line.note
   ]
 

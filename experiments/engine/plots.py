@@ -268,6 +268,8 @@ def _layers(made: Sequence[Line], quantity: _Quantity) -> list[Plot]:
   """Cells by layers as colours, mean over seeds: one picture a network, without what nothing touches."""
   groups: dict[tuple[str, ...], list[tuple[str, list[float]]]] = {}
   for line in made:
+    if any(row.get('layer') for row in line.rows):  # the same network over again
+      continue
     lists = [row['result']['layers'] for row in line.rows if row['status'] == 'done' and row['result'].get('layers')]
     if not lists:
       continue

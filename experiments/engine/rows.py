@@ -140,7 +140,8 @@ def make(
     metric: of the table.
     before: id to earlier row: curves of unchanged results are taken from there.
   Returns:
-    labels, seed, id, base, overrides, published, status ('done', 'failed', 'not run'), stale, error, result, curves.
+    labels, seed, id, base, overrides, published, status ('done', 'failed', 'not run'), stale, error, result, curves;
+    layer and beside where the cell has them.
   """
   old = before.get(identity)
   if result is None and not cell.run and old is not None:
@@ -172,6 +173,8 @@ def make(
     'error': None if result is not None else error,
     'result': result,
     'curves': drawn,
+    **({'layer': cell.layer} if cell.layer else {}),
+    **({'beside': dict(cell.beside)} if cell.beside else {}),
   }
 
 

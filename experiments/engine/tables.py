@@ -23,7 +23,7 @@ from experiments.engine.published import Figure, attach
 
 FOLDER = pathlib.Path(__file__).parent.parent
 COLUMNS = ('params', 'nonzeros', 'macs', 'bytes', 'seconds')
-_OPTIONS = ('base', 'run', 'published')
+_OPTIONS = ('base', 'run', 'published', 'layer', 'beside')
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -31,6 +31,8 @@ class Cell(NamedTuple):
   """One row of a table: what it is called, what it changes in its base config, and the figure beside it.
 
   `run` is False for a cell that is declared and complete but not trained here; it shows a result when one is there.
+  With a `layer` the row has the figures of that parameter in place of the network's. `beside` are published figures for
+  columns: name to number, in our unit.
   """
 
   labels: dict[str, Any]
@@ -38,6 +40,8 @@ class Cell(NamedTuple):
   base: str
   run: bool
   figure: Figure | None
+  layer: str = ''
+  beside: Mapping[str, float] = {}
 
 
 class Table(NamedTuple):
@@ -126,7 +130,8 @@ def _cell(item: Any, base: str) -> Cell:
     if not isinstance(value, _SCALARS):
       raise TableError(f'cell {labels}: the label {key!r} is a {type(value).__name__}; want a text or a number.')
   return Cell(
-    labels, overrides, options.get('base', base), bool(options.get('run', True)), _figure(options.get('published'))
+    labels, overrides, options.get('base', base), bool(options.get('run', True)), _figure(options.get('published')),
+    options.get('layer', ''), dict(options.get('beside', {})),
   )
 
 

@@ -47,12 +47,13 @@ class Coded(NamedTuple):
     return len(self.position_bytes) + len(self.value_bytes)
 
 
-def encode(words: np.ndarray, width: int) -> Coded:
+def encode(words: np.ndarray, width: int, *, entropy_coded: bool = True) -> Coded:
   """The shortest coding of an array.
 
   Args:
     words: unsigned integers below 2**width, shape [n].
     width: bits per word, up to 64.
+    entropy_coded: False leaves out what codes at the entropy, to show what it is worth.
   Returns:
     Names, count and bytes for `decode`.
   """
@@ -60,11 +61,12 @@ def encode(words: np.ndarray, width: int) -> Coded:
   plain = Coded('dense', 'plain', words.size, b'', pack(words, width))
   candidates = [plain]
   if 2 * stored.size >= words.size:
-    candidates += [Coded('dense', name, words.size, b'', data) for name, data in _tried(VALUES, words, width)]
+    found = _tried(VALUES, words, width, entropy_coded)
+    candidates += [Coded('dense', name, words.size, b'', data) for name, data in found]
   if stored.size < words.size:
     gaps = np.diff(stored, prepend=-1) - 1
-    positions, position_bytes = min(_tried(POSITIONS, gaps, words.size), key=lambda each: len(each[1]))
-    values, value_bytes = min(_tried(VALUES, words[stored], width), key=lambda each: len(each[1]))
+    positions, position_bytes = min(_tried(POSITIONS, gaps, words.size, entropy_coded), key=lambda each: len(each[1]))
+    values, value_bytes = min(_tried(VALUES, words[stored], width, entropy_coded), key=lambda each: len(each[1]))
     candidates.append(Coded(positions, values, stored.size, position_bytes, value_bytes))
   best = min(candidates, key=lambda coded: coded.size_bytes)
   return best if best.size_bytes + DESCRIPTION_BYTES < plain.size_bytes else plain
@@ -135,9 +137,13 @@ def packed_bytes(count: int, width: int) -> int:
   return -(-count * width // 8)
 
 
-def _tried(table: dict[str, Codec], words: np.ndarray, parameter: int) -> list[tuple[str, bytes]]:
+def _tried(
+  table: dict[str, Codec], words: np.ndarray, parameter: int, entropy_coded: bool
+) -> list[tuple[str, bytes]]:
   """The result of every codec that can code these words."""
-  results = ((name, codec.encode(words, parameter)) for name, codec in table.items())
+  results = (
+    (name, codec.encode(words, parameter)) for name, codec in table.items()
+    if entropy_coded or not name.startswith('coded'))
   return [(name, data) for name, data in results if data is not None]
 
 

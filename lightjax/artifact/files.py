@@ -102,10 +102,17 @@ def verify(path: str | os.PathLike[str]) -> None:
 
 
 def to_bytes(
-  *, network: Any, variables: Variables, encoded: Encoded = NOTHING, meta: Mapping[str, Any] | None = None
+  *, network: Any, variables: Variables, encoded: Encoded = NOTHING, meta: Mapping[str, Any] | None = None,
+  entropy_coded: bool = True,
 ) -> bytes:
-  """The bytes that `save` writes; arguments and errors are the same.
+  """The bytes that `save` writes; errors are the same.
 
+  Args:
+    network: as for `save`, and so are the next three.
+    variables: the final view.
+    encoded: what is stored as integers.
+    meta: what is kept beside.
+    entropy_coded: False for gaps, indices and codes of fixed width, to show what entropy coding is worth.
   Returns:
     The whole file; equal arguments give equal bytes.
 
@@ -116,7 +123,7 @@ def to_bytes(
   """
   if not isinstance(variables, Mapping):
     raise ValueError(f'variables must be nested mappings of arrays, not {type(variables).__name__}.')
-  writer = layout.Writer()
+  writer = layout.Writer(entropy_coded=entropy_coded)
   left = dict(encoded.parameters)
   in_collection = trees.has_collections(variables)
 

@@ -40,12 +40,15 @@ Keys = tuple[str, ...]
 class Writer:
   """Collects the sections while a tree is described.
 
+  Args:
+    entropy_coded: see `codecs.encode`.
   Attributes:
     sections: the payload's parts, in order.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, *, entropy_coded: bool = True) -> None:
     self.sections: list[bytes] = []
+    self._entropy_coded = entropy_coded
 
   def array(self, value: Any, where: str) -> dict[str, Any]:
     """Store an array; returns its description."""
@@ -85,7 +88,7 @@ class Writer:
     return description
 
   def _coded(self, words: np.ndarray, dtype: str, shape: tuple[int, ...], width: int) -> list[Any]:
-    coded = codecs.encode(words, width)
+    coded = codecs.encode(words, width, entropy_coded=self._entropy_coded)
     self.sections += [coded.position_bytes, coded.value_bytes]
     if (coded.positions, coded.values) == ('dense', 'plain'):
       return [dtype, list(shape)]

@@ -9,6 +9,7 @@ import rich.console
 
 from experiments import table
 from experiments.engine import lines, rendering, rows, tables
+from experiments.engine.errors import TableError
 
 CELLS = [
   ({'criterion': 'magnitude', 'sparsity': 0.0}, {'method': 'a'}),
@@ -42,6 +43,27 @@ def test_all_forms_say_the_same(folder):
     )
   assert '50.00 ‡' in markdown and '50.00 ‡' in page and r'50.00 $^\ddagger$' in latex
   assert 'Recalled from memory' in markdown and 'Recalled from memory' in page and 'Recalled from memory' in latex
+
+
+def test_a_row_may_have_the_figures_of_a_layer_with_published_ones_in_brackets(tmp_path, write_table, fake_unit):
+  cells = [
+    ({'layer': name}, {'method': 'a'}, {'layer': path, 'beside': {'nonzeros': 31.0}, 'published': 0.03})
+    for name, path in (('first', 'dense1/kernel'), ('last', 'dense2/kernel'))]
+  more = "METRIC, COLUMNS, HIGHER_IS_BETTER = 'nonzeros', ('nonzeros', 'bits'), False"
+  path = write_table(cells, more=more)
+  console = rich.console.Console(file=io.StringIO(), width=160)
+  table.make_table(path, unit=fake_unit, jobs=1, workdir=tmp_path, console=console)
+  folder = tmp_path / 'tables' / 'fake'
+  made = rows.read(folder / 'rows.jsonl')
+  assert len({row['id'] for row in made}) == 3 and len(made) == 6  # three seeds, each trained once
+  markdown = (folder / 'table.md').read_text()
+  for row in made:
+    (layer,) = [layer for layer in row['result']['layers'] if layer['path'] == row['layer']]
+    assert f'{layer["nonzeros"]:,} [31]' in markdown
+  assert 'In brackets: the published figure.' in markdown
+  report = lines.Report(tables.load(path), [{**row, 'layer': 'fc3/kernel'} for row in made], {})
+  with pytest.raises(TableError, match="no layer 'fc3/kernel'"):
+    lines.lines(report)
 
 
 def test_special_characters_are_escaped(folder):
