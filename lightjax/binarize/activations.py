@@ -48,9 +48,11 @@ def activations(estimator: Callable[..., Array], *, steps: int | None = None, sc
   name = f'activations({getattr(estimator, "__name__", "sign")})'
   progress = Progress.asked_by(estimator, steps, name)
   is_asked = 'progress' in inspect.signature(estimator).parameters
-  description = {'bits': 1}
-  description |= {} if (levels := _levels(estimator, is_asked, name)) == 'sign' else {'levels': levels}
-  description |= {'scaled': True} if scaled else {}
+  description: dict[str, Any] = {'bits': 1}
+  if (levels := _levels(estimator, is_asked, name)) != 'sign':
+    description['levels'] = levels
+  if scaled:
+    description['scaled'] = True
 
   def init(variables: Variables, context: Context) -> Own:
     """The state is the progress, by module and call: each call that was seen here is intercepted."""

@@ -112,8 +112,9 @@ def count_differences(
     int32 counts.
   """
   missing = -kernel.shape[0] % WORDS_A_PASS  # words of zeros on both sides, which differ in no bit
-  rows, columns, masks = (
-    None if each is None else jnp.pad(each, ((0, missing), (0, 0))) for each in (x.T, kernel, counted))
+  fill = ((0, missing), (0, 0))
+  rows, columns = jnp.pad(x.T, fill), jnp.pad(kernel, fill)
+  masks = None if counted is None else jnp.pad(counted, fill)
 
   # Word by word in a loop: written as one reduction over the words it takes 5 to 10 times as long on CPU.
   def add(i: Any, counts: Array) -> Array:
@@ -170,9 +171,9 @@ def conv(
 
   taps = list(itertools.product(*map(range, window)))
   patches = jnp.concatenate([tap(padded, i, j) for i, j in taps], axis=-1)
-  words, nonzero = (
-    None if each is None else each.reshape(-1, features) for each in (kernel.words, kernel.nonzero))
-  counts = count_differences(patches.reshape(-1, patches.shape[-1]), words, nonzero)
+  nonzero = None if kernel.nonzero is None else kernel.nonzero.reshape(-1, features)
+  counts = count_differences(
+    patches.reshape(-1, patches.shape[-1]), kernel.words.reshape(-1, features), nonzero)
   sums = (kernel.terms - 2 * counts).reshape(x.shape[0], rows, columns, features)
   if unit:
     sums = (sums + kernel.sums.sum((0, 1))) // 2

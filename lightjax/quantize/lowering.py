@@ -119,6 +119,7 @@ class _Builder:
     self.shapes: dict[str, tuple[int, ...]] = {}
     self.grids: dict[str, str] = {}
     self.casts: dict[str, str] = {}
+    self.inputs: list[str] = []
     self.taken: Counter[str] = Counter()
     self.readers: Counter[int] = Counter()
 
@@ -127,12 +128,12 @@ class _Builder:
     for equation in found.equations:
       self.readers.update({each.number for each in equation.references})
     self.readers.update(each.number for each in found.outputs if isinstance(each, Reference))
-    names = [self.tensor(reference, self.name('', f'input{i}' if i else 'input'))
-             for i, reference in enumerate(found.inputs)]
+    self.inputs = [self.tensor(reference, self.name('', f'input{i}' if i else 'input'))
+                   for i, reference in enumerate(found.inputs)]
     for equation in found.equations:
       self.add(equation)
     outputs = [self.output(each) for each in found.outputs]
-    program = Program(tuple(self.nodes), tuple(names), tuple(outputs), found.structure, self.shapes, self.grids)
+    program = Program(tuple(self.nodes), tuple(self.inputs), tuple(outputs), found.structure, self.shapes, self.grids)
     return Network(program, self.layers)
 
   def output(self, value: Any) -> str:
@@ -198,7 +199,8 @@ class _Builder:
       node = Node('sum', self.name(equation.stack, 'sum'), (self.codes(first),), ())
       self.draft(equation, node)
       return True
-    if self.read(first) not in self.grids:
+    # Floats that an unknown operation made are moved as floats; an input is cast first, and its codes move.
+    if self.read(first) not in self.grids and self.read(first) not in self.inputs:
       return False
     if name in ('reduce_max', 'reduce_window_max'):
       self.node('pool', equation, [self.codes(first)])

@@ -118,9 +118,10 @@ def table(lines: Sequence[Line]) -> str:
   """The report as text, one line a layer."""
   rows = [('layer', 'bits', 'low', 'high', 'weight dB', 'output dB', 'alone dB')]
   for line in lines:
-    ends = ['' if each is None else f'{each:.4g}' for each in (line.low, line.high)]
+    low, high = ('' if each is None else f'{each:.4g}' for each in (line.low, line.high))
     alone = '' if line.alone_sqnr_db is None else f'{line.alone_sqnr_db:.1f}'
-    rows.append((line.layer, str(line.bits), *ends, f'{line.weight_sqnr_db:.1f}', f'{line.output_sqnr_db:.1f}', alone))
+    weight, output = (f'{each:.1f}' for each in (line.weight_sqnr_db, line.output_sqnr_db))
+    rows.append((line.layer, str(line.bits), low, high, weight, output, alone))
   widths = [max(len(row[i]) for row in rows) for i in range(7)]
   return '\n'.join('  '.join(
     cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True))

@@ -90,6 +90,18 @@ def test_a_value_with_two_readers_is_not_clipped_in_its_layer():
   np.testing.assert_allclose(program.run(network, x), apply(variables, x), rtol=1e-6)
 
 
+def test_an_input_that_is_moved_first_is_cast_before():
+  variables = {'fc': {'kernel': jnp.asarray(np.random.default_rng(0).standard_normal((12, 4)), jnp.float32)}}
+
+  def apply(variables, x):
+    return x.reshape(x.shape[0], -1) @ variables['fc']['kernel']
+
+  x = jnp.asarray(np.random.default_rng(1).standard_normal((5, 3, 4)), jnp.float32)
+  network = lowering.lower(apply, variables, x)
+  assert [node.kind for node in network.program.nodes] == ['cast', 'move', 'layer']
+  np.testing.assert_allclose(program.run(network, x), apply(variables, x), rtol=1e-5, atol=1e-6)
+
+
 def test_reductions_over_channels_stay_in_float():
   variables = {'fc': {'kernel': jnp.eye(4)}}
 
