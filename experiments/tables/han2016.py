@@ -8,6 +8,8 @@ training; codebooks found with a small penalty on the entropy of their indices; 
 layers are in the table `han2016_layers`, of the same runs. Needs MNIST: from TFDS, or as idx files with --data_dir.
 About an hour on 2 cores.
 """
+from typing import Any
+
 from experiments.engine.published import published
 
 BASE, SEEDS, METRIC = 'deep_compression.py:lenet300', (0, 1, 2), 'test/accuracy'
@@ -30,7 +32,7 @@ def cells():
     rate = next(figure for figure in published(
       'deep_compression', value='compress_x', paper=PAPER, table=1, network=network, layer='Compressed')).value
     for step, weights in (('', 'dense'), ('_pruned', 'pruned'), ('_shared', 'pruned, shared')):
-      options = {'base': f'deep_compression.py:{name}{step}'}
+      options: dict[str, Any] = {'base': f'deep_compression.py:{name}{step}'}
       if step == '_shared':
         options['beside'] = {'compression': rate}
       yield {'network': network, 'weights': weights}, {}, options

@@ -149,11 +149,12 @@ def _choose(leaves: Leaves, members: Leaves, book: Array, entropy: float) -> dic
   """New codes, each weight that is not zero at the entry that costs it least; zeros keep what they have."""
   costs = jnp.zeros(book.shape)
   if entropy:
-    seen = {path: (codes > 0) & (leaves[path] != 0) for path, codes in members.items()}
-    counts = sum(jnp.zeros(book.size + 1).at[codes].add(seen[path]) for path, codes in members.items())[1:]
+    values = jnp.concatenate([leaves[path].reshape(-1) for path in members])
+    codes = jnp.where(values == 0, 0, jnp.concatenate([codes.reshape(-1) for codes in members.values()]))
+    counts = jnp.zeros(book.size + 1).at[codes].add(1)[1:]
     total = jnp.maximum(counts.sum(), 1)
-    mean = sum(jnp.where(seen[path], leaves[path], 0).sum() for path in seen) / total
-    variance = sum(jnp.where(seen[path], jnp.square(leaves[path] - mean), 0).sum() for path in seen) / total
+    mean = jnp.where(codes > 0, values, 0).sum() / total
+    variance = jnp.where(codes > 0, jnp.square(values - mean), 0).sum() / total
     costs = jnp.where(counts > 0, -entropy * variance * jnp.log2(counts / total), jnp.inf)
 
   def chosen(leaf: Array, codes: Array) -> Array:
