@@ -112,6 +112,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
   epoch_steps = specs.call(data.steps_per_epoch, {}, len(splits.train), config.batch_size, field='batch_size')
   if config.epochs < 1:
     raise specs.SpecError(f'epochs={config.epochs}: a run has 1 or more.')
+  if not config.criteria_temperature > 0:
+    raise specs.SpecError(f'criteria_temperature={config.criteria_temperature}: logits are divided by it, want > 0.')
   run = stages.Run(steps=epoch_steps * config.epochs)
   compressed = compression.bind(model if removal is None else apply, shapes, _chain(config, run), example)
 
@@ -148,7 +150,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
     outputs = apply(
       variables, images, train=True, mutable=[name for name in variables if name != 'params'],
       rngs={'dropout': jax.random.key(0)})
-    return loss_of(outputs[0], labels, config.label_smoothing).mean()
+    return loss_of(outputs[0] / config.criteria_temperature, labels, config.label_smoothing).mean()
 
   def own_of(seed: int, variables: Variables) -> Own:
     key = rngs.fold(rngs.root(seed), 'transform')

@@ -58,6 +58,7 @@ def default() -> ml_collections.ConfigDict:
   # Compression: the names of stages in order, each with a field of its name (see experiments/stages.py).
   config.compress = ml_collections.ConfigDict({'stages': ()})
   config.criteria_batches = 1  # first batches of the run, which criteria see that prune before training
+  config.criteria_temperature = 1.0  # what logits are divided by in the loss that they see
 
   # Channels that go before the first step, ranked by the weights that the run starts from. What is left is trained as a
   # smaller network.

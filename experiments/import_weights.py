@@ -32,7 +32,7 @@ def write(
   Args:
     folder: to write into; made where it does not exist.
     weights: the file.
-    model: name of a network of lightjax.models.
+    model: name of a network of lightjax.models, or of timm's 'tf_...'; see `interop.reference`.
     layout: see `interop.from_torch`.
     entry: see `interop.read_weights`.
     arguments: of the network's constructor.
@@ -44,7 +44,8 @@ def write(
     OSError: the file or the folder cannot be used.
   """
   tensors = interop.read_weights(weights, entry=entry)
-  arguments = interop.implied_arguments(model, tensors, layout=layout) | dict(arguments or {})
+  model, implied = interop.reference(model, tensors, layout=layout)
+  arguments = implied | dict(arguments or {})
   _, variables = interop.from_torch(model, tensors, layout=layout, **arguments)
   folder.mkdir(parents=True, exist_ok=True)
   source = pathlib.Path(weights)
@@ -83,7 +84,7 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  flags.DEFINE_string('model', None, 'Name of a network of lightjax.models.')
+  flags.DEFINE_string('model', None, "Name of a network of lightjax.models, or of timm's 'tf_...'.")
   flags.DEFINE_string('weights', None, 'File: .safetensors, .h5, .npz, .pth or .pt.')
   flags.DEFINE_string('layout', '', "How the file calls its tensors, see lightjax.interop.layouts; '': found.")
   flags.DEFINE_string('entry', '', 'The mapping to take, where the file holds several.')

@@ -62,7 +62,7 @@ def main(file: str = '') -> int:
     f'{parameters:,} parameters, {network.macs:,} MACs; {prunable:,} units in {len(channels.prunable)} groups can be '
     f'removed, {len(channels.groups) - len(channels.prunable)} groups are pinned.', highlight=False)
   if _SVG.value:
-    pathlib.Path(_SVG.value).write_text(drawing.svg(network, channels), encoding='utf-8')
+    pathlib.Path(_SVG.value).write_text(drawing.svg(network, channels, title=_MODEL.value), encoding='utf-8')
     console.print(f'drawn: {_SVG.value}', highlight=False)
   return 0
 

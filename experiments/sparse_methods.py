@@ -27,6 +27,10 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+# What a method asks of the run, besides its stage.
+RUN: Mapping[str, Mapping[str, Any]] = {'GraSP': {'criteria_temperature': 200.0}}  # see `prune.criteria.grasp`
+
+
 def overrides(method: str, *, sparsity: float, budget: str) -> dict[str, Any]:
   """A method at a sparsity under a budget, as overrides of a config that has a stage `prune`.
 
@@ -38,4 +42,6 @@ def overrides(method: str, *, sparsity: float, budget: str) -> dict[str, Any]:
     Dotted field to value.
   """
   fields = {'sparsity': sparsity, 'budget': budget, **METHODS[method]}
-  return {'compress.stages': ('prune',), **{f'compress.prune.{name}': value for name, value in fields.items()}}
+  return {
+    'compress.stages': ('prune',), **{f'compress.prune.{name}': value for name, value in fields.items()},
+    **RUN.get(method, {})}

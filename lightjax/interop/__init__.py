@@ -6,9 +6,9 @@
 from lightjax.interop.errors import WeightsError
 from lightjax.interop.files import read_weights
 from lightjax.interop.preprocessing import IMAGENET, PREPROCESSING, Preprocessing, prepare
-from lightjax.interop.state_dicts import from_torch, implied_arguments, to_torch
+from lightjax.interop.state_dicts import from_torch, reference, to_torch
 
 __all__ = [
-  'IMAGENET', 'PREPROCESSING', 'Preprocessing', 'WeightsError', 'from_torch', 'implied_arguments', 'prepare',
-  'read_weights', 'to_torch',
+  'IMAGENET', 'PREPROCESSING', 'Preprocessing', 'WeightsError', 'from_torch', 'prepare', 'read_weights',
+  'reference', 'to_torch',
 ]

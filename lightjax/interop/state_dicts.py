@@ -42,6 +42,15 @@ from lightjax.interop.layouts import Place
 # Heads that references train with and that a network created without them has no place for.
 AUXILIARY = ('AuxLogits.', 'aux1.', 'aux2.')
 
+# timm's networks whose weights come from TensorFlow: ours, and the arguments of its constructor.
+_PORTED = {'epsilon': 1e-3, 'padding': 'SAME'}
+TENSORFLOW: dict[str, tuple[str, dict[str, Any]]] = {
+  **{f'tf_efficientnet_{size}': (f'efficientnet_{size}', _PORTED)
+     for size in (*(f'b{number}' for number in range(8)), *(f'lite{number}' for number in range(5)))},
+  **{f'tf_mobilenetv3_{size}_{variant}': (f'mobilenet_v3_{size}', {**_PORTED, **arguments})
+     for size in ('large', 'small')
+     for variant, arguments in (('100', {}), ('075', {'width': 0.75}), ('minimal_100', {'minimalistic': True}))}}
+
 # The most names that an error lists of each kind.
 MOST_LISTED = 8
 
@@ -59,7 +68,9 @@ def from_torch(
   """A network with the weights of its reference implementation.
 
   Args:
-    model: a name of `lightjax.models`, or a module that has `torch_name`.
+    model: a name of `lightjax.models`; one of timm's that begins with 'tf_', whose files have the same names and shapes
+      as others but were trained with TensorFlow's padding and epsilon (see `reference`); or a module that has
+      `torch_name`.
     state_dict: name to array, as the reference calls and shapes them (see `read_weights` for files); a 'module.'
       before all names, which PyTorch's DataParallel writes, is left out.
     layout: a key of `lightjax.interop.layouts.LAYOUTS`; '' finds it by the names.
@@ -72,11 +83,12 @@ def from_torch(
       heads (`AuxLogits.*`, `aux1.*`, `aux2.*`) may be there where the network was created with `aux_logits=False`:
       they are left out.
   """
-  name = model if isinstance(model, str) else type(model).__name__
   given = {key: np.asarray(value) for key, value in _without_prefix(state_dict).items()}
   layout = layout or layouts.detect(given)
   if isinstance(model, str):
-    overrides = {**implied_arguments(model, given, layout=layout), **overrides}
+    model, implied = reference(model, given, layout=layout)
+    overrides = {**implied, **overrides}
+  name = model if isinstance(model, str) else type(model).__name__
   module = _module(model, overrides)
   given = {key: value for key, value in given.items() if not _left_out(key, module)}
   size = preprocessing.of(name).size
@@ -93,7 +105,7 @@ def to_torch(
   """The exact inverse of `from_torch`: the tensors as the reference calls and shapes them.
 
   Args:
-    model: a name of `lightjax.models`, or the module.
+    model: a name of `lightjax.models`, or the module that `from_torch` returned.
     variables: of that network.
     layout: a key of `lightjax.interop.layouts.LAYOUTS`.
     **overrides: arguments of the network's constructor.
@@ -107,21 +119,32 @@ def to_torch(
   return {place.name: place.to_theirs(np.asarray(leaves[keys])) for keys, place in places.items()}
 
 
-def implied_arguments(model: str, names: Iterable[str], *, layout: str = '') -> dict[str, Any]:
-  """Arguments without which a network would not compute what that of the file does, for equal weights.
+def reference(model: str, names: Iterable[str], *, layout: str = '') -> tuple[str, dict[str, Any]]:
+  """The network that computes what a reference's does, for equal weights.
 
   Args:
-    model: a name of `lightjax.models`.
+    model: a name of `lightjax.models`, or of timm's 'tf_efficientnet_b0' to '_b7', '_lite0' to '_lite4' and
+      'tf_mobilenetv3_...', with or without the tag of its weights ('tf_efficientnet_b0.ns_jft_in1k').
     names: of the file's tensors.
     layout: see `from_torch`.
   Returns:
-    Arguments that `from_torch` gives the constructor unless its caller does.
+    (name in `lightjax.models`, arguments that `from_torch` gives the constructor unless its caller does).
+  Raises:
+    WeightsError: a name 'tf_...' of a network that is not among ours.
   Example:
-    >>> implied_arguments('mobilenet_v3_large', ['conv_stem.weight'])
-    {'epsilon': 1e-05}
+    >>> reference('mobilenet_v3_large', ['conv_stem.weight'])
+    ('mobilenet_v3_large', {'epsilon': 1e-05})
+    >>> reference('tf_mobilenetv3_large_075', ['conv_stem.weight'])
+    ('mobilenet_v3_large', {'epsilon': 0.001, 'padding': 'SAME', 'width': 0.75})
   """
+  name, ported = model, dict[str, Any]()
+  if model.startswith('tf_'):
+    untagged = model.partition('.')[0]
+    if untagged not in TENSORFLOW:
+      raise WeightsError(f'{model!r} is no network of the zoo; nearest: {trees.nearest(untagged, TENSORFLOW)}.')
+    name, ported = TENSORFLOW[untagged]
   is_timm = (layout or layouts.detect(names)) == 'timm'
-  return dict(getattr(models.create(model), 'timm_arguments', {})) if is_timm else {}
+  return name, {**(getattr(models.create(name), 'timm_arguments', {}) if is_timm else {}), **ported}
 
 
 def _module(model: str | nn.Module, overrides: Mapping[str, Any]) -> nn.Module:

@@ -116,7 +116,9 @@ def grasp(weight: Float[Array, '*s'], hessian_gradient: Float[Array, '*s']) -> F
   Returns:
     Scores, same shape; rank them together (budget `global_`).
   Source: Wang et al. 2020, arXiv:2002.07376, eq. 8: S = -w H g, and the *highest* S are removed.
-  Deviations from the paper: its code divides the logits by a temperature of 200; here the loss is taken as it is.
+  Deviations from the paper: none in the formula. The paper's code divides the logits by a temperature of 200, and so
+  must the loss that is given: at temperature 1 the weights that stay raise the gradient by blowing up the logits
+  (LeNet-300-100 at 90 %, uniform: standard deviation 8 and loss 13.4 before the first step; 1.8 and 2.2 at 200).
   """
   return weight * hessian_gradient
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import configuration, lottery, sensitivity, sparse_methods, stages, training, unit
+from experiments import building, configuration, lottery, removing, sensitivity, sparse_methods, stages, training, unit
 from lightjax.core import specs, trees
 from lightjax.prune import budgets
 
@@ -45,6 +45,31 @@ def test_every_method_by_name_reaches_its_sparsity(method, tiny, root):
   assert sum(int(mask.sum()) for mask in masks) == KERNELS // 4
   assert result['metrics']['nonzeros'] <= KERNELS // 4 + 28  # and the biases
   assert result['metrics']['nonzero macs'] <= KERNELS // 4 < result['metrics']['macs'] == KERNELS
+
+
+def test_grasp_takes_the_loss_at_its_temperature(tiny):
+  """The masks are those of w H g of the cross-entropy of logits / T, with H g as half the gradient of |g|^2."""
+  assert sparse_methods.overrides('GraSP', sparsity=0.5, budget='global_')['criteria_temperature'] == 200.0
+  fields = {'budget': 'global_', 'sparsity': 0.5, **sparse_methods.METHODS['GraSP']}
+  config = configuration.override(with_stage(tiny, **fields), [('criteria_temperature', 7.0)])
+  built = training.program(config)
+  state = built.initial(config.seed, None, None)
+  images, labels = removing._batch(config, built, 0)
+  initial = trees.flatten(building.initializer(built.network, built.splits.info.shape)(
+    jax.random.key(config.seed, impl='rbg')))
+  kernels = {path: initial[path] for path in built.compressed.layouts}
+
+  def norm(kernels):
+    def loss(kernels):
+      logits = built.apply(trees.replace(state.variables(), {**initial, **kernels}), images) / 7.0
+      return -jax.nn.log_softmax(logits)[jnp.arange(len(labels)), labels].mean()
+
+    return sum(jnp.sum(leaf ** 2) for leaf in jax.tree.leaves(jax.grad(loss)(kernels))) / 2
+
+  scores = {path: np.asarray(kernels[path] * slope) for path, slope in jax.grad(norm)(kernels).items()}
+  threshold = np.sort(np.concatenate([score.ravel() for score in scores.values()]))[KERNELS // 2]
+  for path, mask in state.own.state[0][0]['masks'].items():
+    np.testing.assert_array_equal(mask, scores[path] >= threshold)
 
 
 def params(root, config):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from lightjax import interop
+from lightjax import interop, models
 
 GOLDEN = sorted((pathlib.Path(__file__).parent.parent / 'golden' / 'more').glob('*.npz'))
 
@@ -51,4 +51,20 @@ def test_arguments_that_a_reference_implies_give_way_to_the_callers():
   tensors = {name: np.zeros(shape, np.float32) for name, shape in json.loads(str(golden['meta']))['tensors']}
   assert interop.from_torch('mobilenet_v3_small', tensors)[0].epsilon == 1e-5
   assert interop.from_torch('mobilenet_v3_small', tensors, epsilon=1e-3)[0].epsilon == 1e-3
-  assert interop.implied_arguments('mobilenet_v3_small', ['features.0.0.weight']) == {}
+  assert interop.reference('mobilenet_v3_small', ['features.0.0.weight']) == ('mobilenet_v3_small', {})
+
+
+@pytest.mark.parametrize('theirs, ours, arguments', [
+  ('tf_efficientnet_b0.ns_jft_in1k', 'efficientnet_b0', {}), ('tf_efficientnet_lite4', 'efficientnet_lite4', {}),
+  ('tf_mobilenetv3_large_100', 'mobilenet_v3_large', {}),
+  ('tf_mobilenetv3_small_minimal_100.in1k', 'mobilenet_v3_small', {'minimalistic': True})])
+def test_networks_that_tensorflow_trained_have_its_padding_and_epsilon(theirs, ours, arguments):
+  name, found = interop.reference(theirs, ['conv_stem.weight'])
+  assert (name, found) == (ours, {'padding': 'SAME', 'epsilon': 1e-3, **arguments})
+  model = models.create(name, **found)
+  assert model.padding == 'SAME' and model.epsilon == 1e-3
+
+
+def test_other_networks_that_tensorflow_trained_are_refused():
+  with pytest.raises(interop.WeightsError, match=r"'tf_efficientnet_es\.in1k' is no network .*nearest"):
+    interop.from_torch('tf_efficientnet_es.in1k', {'conv_stem.weight': np.zeros((32, 3, 3, 3))})

@@ -12,6 +12,7 @@ COMMANDS = {
   'packed_matmul': (['--sizes=64', '--rounds=4'], r'n = +64  float32 .* x as fast; with packing .* x'),
   'integer_inference': (['--networks=resnet8:8', '--batch_size=2', '--rounds=4'],
                         r'integers, int8 products +[\d.]+ ms +[\d.]+ x float32'),
+  'surgery_time': (['--model=resnet8', '--size=8'], r'surgery +[\d.]+ s'),
   'loop_speed': (['--config.epochs=60'], r'lenet300, batch 128: [\d,]+ examples/s'),
 }
 
