@@ -234,7 +234,7 @@ class _Assembly:
     groups, where = [], {}
     taken: dict[str, int] = {}
     for (producers, reason), units in sorted(named.items(), key=lambda item: (self.order[item[0][0][0]], item[1][0])):
-      units.sort(key=lambda each, first=producers[0]: entries[each][first, 1])  # in the order of the channels
+      units = [each for _, each in sorted((entries[each][producers[0], 1], each) for each in units)]
       path = trees.without_collection(self.paths[self.axes[producers[0]][0]])
       name = path.rpartition('/')[0] or path
       taken[name] = taken.get(name, 0) + 1

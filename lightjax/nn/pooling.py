@@ -48,8 +48,8 @@ def reduce_window_max(
   is_dilated = {*base_dilation, *window_dilation} != {1}
   if is_image and not is_dilated and modes.takes_own_forms() and all(
       (window_dimensions[axis], window_strides[axis], *padding[axis]) == (1, 1, 0, 0) for axis in (0, 3)):
-    window, strides, pads = ((each[1], each[2]) for each in (window_dimensions, window_strides, padding))
-    return separable_max_pool(operand, window, strides, pads)
+    (_, height, width, _), (_, down, right, _), (_, rows, columns, _) = window_dimensions, window_strides, padding
+    return separable_max_pool(operand, (height, width), (down, right), (rows, columns))
   return lax.reduce_window_max_p.bind(
       operand, window_dimensions=window_dimensions, window_strides=window_strides, padding=padding,
       base_dilation=base_dilation, window_dilation=window_dilation)
