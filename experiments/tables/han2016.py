@@ -3,17 +3,16 @@
 Han, Mao, Dally 2016, arXiv:1510.00149, table 1. Each row is a run that starts from the one above: dense, pruned to the
 share of each layer that the paper keeps, then shared with the paper's bits, trained codebooks, and stored with entropy
 coding. `bytes` is the file, everything in it; `compression` is the bytes of all parameters in float32 over it.
-Deviations: 54,000 images to train on; pruned on a cubic schedule in one run, where the paper repeats pruning and
-training; codebooks found with a small penalty on the entropy of their indices; range coding in place of Huffman's. The
-layers are in the table `han2016_layers`, of the same runs. Needs MNIST: from TFDS, or as idx files with --data_dir.
-About an hour on 2 cores.
+Deviations: pruned on a cubic schedule in one run, where the paper repeats pruning and training; codebooks found with a
+small penalty on the entropy of their indices; range coding in place of Huffman's. The layers are in the table
+`han2016_layers`, of the same runs. Needs MNIST: from TFDS, or as idx files with --data_dir. About an hour on 2 cores.
 """
 from typing import Any
 
 from experiments.engine.published import published
 
 BASE, SEEDS, METRIC = 'deep_compression.py:lenet300', (0, 1, 2), 'test/accuracy'
-COLUMNS = ('best/test/accuracy', 'params', 'nonzeros', 'bytes', 'compression', 'seconds')
+COLUMNS = ('params', 'nonzeros', 'bytes', 'compression', 'seconds')
 PAPER = 'Han 2016 Deep Compression'
 NETWORKS = {'lenet300': 'LeNet-300-100', 'lenet5': 'LeNet-5'}
 

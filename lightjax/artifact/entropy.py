@@ -82,8 +82,11 @@ def _encode(symbols: np.ndarray, prior: np.ndarray, window: int) -> bytes:
 
 
 class _Counts:
-  """How often each symbol was seen lately, and where the blocks end. All of its arithmetic is exact or rounded alike
-  on every machine: sums and quotients of float64 in a fixed order."""
+  """How often each symbol was seen lately, and where the blocks end.
+
+  A reader on another machine must get the same floats: sums are of integers, or of halves of two of them, and exact in
+  any order; what is rounded is one operation on an element.
+  """
 
   def __init__(self, prior: np.ndarray, window: int):
     self._prior = prior
@@ -106,8 +109,7 @@ class _Counts:
     if self._width:
       around = np.convolve(self._seen, np.ones(self._width), 'same') + 0.5
       prior = around * (self._width / 4 * prior.size / around.sum())
-    expected = self._seen + prior
-    return constriction.stream.model.Categorical(expected / expected.sum(), perfect=False)
+    return constriction.stream.model.Categorical(self._seen + prior, perfect=False)
 
   def add(self, block: np.ndarray) -> None:
     """Count a block."""
