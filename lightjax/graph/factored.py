@@ -63,7 +63,7 @@ def uses(apply: Callable[..., Any], variables: Variables, *inputs: Any) -> dict[
     variables: arrays or `jax.ShapeDtypeStruct`s.
     *inputs: arrays or `jax.ShapeDtypeStruct`s; the first axis of the first counts the examples.
   Returns:
-    By path, in execution order; a parameter that no convolution or dense product reads is left out.
+    By path, in execution order; a parameter that is read in another way has that as its obstacle.
   Example:
     >>> variables = {'fc': jax.ShapeDtypeStruct((8, 3), 'float32')}
     >>> x = jax.ShapeDtypeStruct((2, 8), 'float32')

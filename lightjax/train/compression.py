@@ -35,6 +35,7 @@ class Compressed(NamedTuple):
     layouts: path to how the network uses that kernel.
     evaluate: (variables, *inputs) -> outputs of the uncompressed network in evaluation mode.
     inputs: shapes of an example batch.
+    function: (variables, *inputs, **call) -> outputs; the module's own `apply` unless it is run in another form.
     modules: one abstract forward pass under an interceptor, with collections beside the variables; a ValueError where
       the network is no linen module.
   """
@@ -43,11 +44,12 @@ class Compressed(NamedTuple):
   layouts: Mapping[Path, Layout]
   evaluate: Callable[..., Any]
   inputs: tuple[Any, ...]
+  function: Callable[..., Any]
   modules: Callable[[Callable[..., Any], Mapping[str, Any]], None]
 
   def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
     """The network itself, uncompressed."""
-    return _apply(self.model)(variables, *inputs, **call)
+    return self.function(variables, *inputs, **call)
 
   def init(
     self,
@@ -215,12 +217,17 @@ def compress(
 
 
 def bind(
-  model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any, **call: Any
+  model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any,
+  apply: Callable[..., Any] | None = None, **call: Any,
 ) -> Compressed:
-  """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s."""
+  """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s.
+
+  With `apply` the module is run by that function of `variables`, which calls it: what surgery made of `model.apply`.
+  """
+  function = apply or _apply(model)
 
   def forward(variables: Variables, *inputs: Any) -> Any:
-    return _apply(model)(variables, *inputs, **call)
+    return function(variables, *inputs, **call)
 
   def modules(interceptor: Callable[..., Any], collections: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
@@ -233,7 +240,7 @@ def bind(
 
   layouts = graph.layouts(graph.trace(forward, variables, *inputs))
   shapes = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), inputs)
-  return Compressed(model, method, layouts, forward, shapes, modules)
+  return Compressed(model, method, layouts, forward, shapes, function, modules)
 
 
 def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks: PyTree) -> PyTree:
