@@ -115,7 +115,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, surgery: 
   if not config.criteria_temperature > 0:
     raise specs.SpecError(f'criteria_temperature={config.criteria_temperature}: logits are divided by it, want > 0.')
   run = stages.Run(steps=epoch_steps * config.epochs)
-  compressed = compression.bind(model, shapes, _chain(config, run), example, apply=apply)
+  compressed = compression.bind(apply if surgery.steps else model, shapes, _chain(config, run), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')

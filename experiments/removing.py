@@ -137,7 +137,9 @@ def batch(config: ml_collections.ConfigDict, built: building.Program, index: int
 
 
 @functools.lru_cache(maxsize=8)
-def _gradient(apply: Callable[..., Any], loss_of: Callable[..., Array]) -> Callable[[Variables, Array, Array], Variables]:
+def _gradient(
+  apply: Callable[..., Any], loss_of: Callable[..., Array]
+) -> Callable[[Variables, Array, Array], Variables]:
   """(variables, images, labels) -> gradient of the loss in evaluation mode, a tree of the params; compiled once."""
 
   @jax.jit

@@ -83,13 +83,17 @@ def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Var
 
 
 def _imported(config: ml_collections.ConfigDict) -> tuple[Variables | None, Surgery]:
-  """The weights that the config starts from, and what was changed of their network; a network with other arguments than theirs is warned of."""
+  """The weights that the config starts from, and what was changed of their network.
+
+  A network with other arguments than theirs is warned of.
+  """
   if not config.start.weights:
     return None, NOTHING
   stored = starting.read(pathlib.Path(config.start.weights))
   constructor = specs.resolve(stored.model['name'], models, field='start.weights')
   theirs, ours = (
-    specs.without_defaults(constructor, {key: value for key, value in model.items() if key not in ('name', 'classes')})
+    specs.canonical(specs.without_defaults(
+      constructor, {key: value for key, value in model.items() if key not in ('name', 'classes')}))
     for model in (stored.model, config.model.to_dict()))
   if theirs != ours:
     warnings.warn(

@@ -35,7 +35,6 @@ class Compressed(NamedTuple):
     layouts: path to how the network uses that kernel.
     evaluate: (variables, *inputs) -> outputs of the uncompressed network in evaluation mode.
     inputs: shapes of an example batch.
-    function: (variables, *inputs, **call) -> outputs; the module's own `apply` unless it is run in another form.
     modules: one abstract forward pass under an interceptor, with collections beside the variables; a ValueError where
       the network is no linen module.
   """
@@ -44,12 +43,11 @@ class Compressed(NamedTuple):
   layouts: Mapping[Path, Layout]
   evaluate: Callable[..., Any]
   inputs: tuple[Any, ...]
-  function: Callable[..., Any]
   modules: Callable[[Callable[..., Any], Mapping[str, Any]], None]
 
   def forward(self, variables: Variables, *inputs: Any, **call: Any) -> Any:
     """The network itself, uncompressed."""
-    return self.function(variables, *inputs, **call)
+    return _apply(self.model)(variables, *inputs, **call)
 
   def init(
     self,
@@ -217,17 +215,12 @@ def compress(
 
 
 def bind(
-  model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any,
-  apply: Callable[..., Any] | None = None, **call: Any,
+  model: nn.Module | Callable[..., Any], variables: Variables, method: Transform, *inputs: Any, **call: Any
 ) -> Compressed:
-  """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s.
-
-  With `apply` the module is run by that function of `variables`, which calls it: what surgery made of `model.apply`.
-  """
-  function = apply or _apply(model)
+  """A network and a transform, by shape only: `variables` and `inputs` may be `jax.ShapeDtypeStruct`s."""
 
   def forward(variables: Variables, *inputs: Any) -> Any:
-    return function(variables, *inputs, **call)
+    return _apply(model)(variables, *inputs, **call)
 
   def modules(interceptor: Callable[..., Any], collections: Mapping[str, Any]) -> None:
     if not isinstance(model, nn.Module):
@@ -240,7 +233,7 @@ def bind(
 
   layouts = graph.layouts(graph.trace(forward, variables, *inputs))
   shapes = jax.tree.map(lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype), inputs)
-  return Compressed(model, method, layouts, forward, shapes, function, modules)
+  return Compressed(model, method, layouts, forward, shapes, modules)
 
 
 def mask_slots(optimizer: optax.GradientTransformation, opt_state: PyTree, masks: PyTree) -> PyTree:

@@ -93,7 +93,7 @@ def test_latency_is_measured_once_by_the_weights_that_are_trained(config, tmp_pa
   (variables,) = ranked
   start = training.finished(tmp_path, unit.prerequisites(made)['start'])[0]
   jax.tree.map(np.testing.assert_array_equal, variables['params'], start['params'])
-  removal = removing.read(tmp_path / unit.identify(made))
+  removal, = reshaping.read(tmp_path / unit.identify(made)).steps
   kept = {each.axis: each.indices for each in removal.kept['params/fc1/kernel']}
   assert len(kept[1]) == 8
 
