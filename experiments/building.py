@@ -17,13 +17,13 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import configuration, penalties, stages, starting
+from experiments import configuration, penalties, reshaping, stages, starting
+from experiments.reshaping import Surgery
 from lightjax import artifact, binarize, data, distill, graph, models, quantize
 from lightjax.core import rngs, specs, trees
 from lightjax.core.transform import Own, chain
 from lightjax.core.typing import Array, PyTree, Variables
 from lightjax.data import augment
-from lightjax.prune.surgery import Removal
 from lightjax.train import compression, devices, losses, optimizers
 from lightjax.train import state as states
 from lightjax.train import step as steps
@@ -38,7 +38,7 @@ class Program(NamedTuple):
 
   Attributes:
     network: the linen module, whole.
-    removal: what is left of it, where the config removes channels.
+    surgery: what is changed of it before the first step: channels removed, kernels split.
     apply: of the network that is trained: the module's, or that of what is left.
     compressed: the network under its chain.
     splits: the data.
@@ -57,7 +57,7 @@ class Program(NamedTuple):
     stored_logits: (artifact, images as stored) -> logits of the network that was stored.
   """
   network: nn.Module
-  removal: Removal | None
+  surgery: Surgery
   apply: Callable[..., Any]
   compressed: Compressed
   splits: data.Splits
@@ -76,24 +76,25 @@ class Program(NamedTuple):
 
 
 def program(
-  config: ml_collections.ConfigDict, teacher: Program | None = None, removal: Removal | None = None
+  config: ml_collections.ConfigDict, teacher: Program | None = None, surgery: Surgery = reshaping.NOTHING
 ) -> Program:
   """The program of a config; equal configs (their seed apart) get the same one.
 
   Args:
     config: complete.
     teacher: the teacher's program, where the config distils.
-    removal: what is left of the network, where channels were removed; without it the program is of the whole one.
+    surgery: what is changed of the network; without it the program is of the whole one.
   Returns:
     The program, its functions not yet compiled.
   """
   fields = configuration.flatten(config)
   key = {field: value for field, value in fields.items() if field not in ('seed', 'name')}
-  name = json.dumps([specs.canonical(key), None if removal is None else removal.to_json()])
+  taught = None if teacher is None else teacher.surgery.to_json()
+  name = json.dumps([specs.canonical(key), surgery.to_json(), taught])
   if name not in _programs:
     if len(_programs) == _KEPT:
       _programs.pop(next(iter(_programs)))
-    _programs[name] = _build(config, teacher, removal)
+    _programs[name] = _build(config, teacher, surgery)
   return _programs[name]
 
 
@@ -101,21 +102,20 @@ _programs: dict[str, Program] = {}
 _KEPT = 16  # compiled functions are large; a worker sees the rows of a table one after another
 
 
-def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: Removal | None) -> Program:
+def _build(config: ml_collections.ConfigDict, teacher: Program | None, surgery: Surgery) -> Program:
   splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
   info = splits.info
   model = network(config, classes=info.classes)
   example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
   shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), example)
-  apply = model.apply if removal is None else removal.apply(model.apply)
-  shapes = shapes if removal is None else jax.eval_shape(removal.cut, shapes)
+  apply, shapes = surgery.apply(model.apply), surgery.cut(shapes)
   epoch_steps = specs.call(data.steps_per_epoch, {}, len(splits.train), config.batch_size, field='batch_size')
   if config.epochs < 1:
     raise specs.SpecError(f'epochs={config.epochs}: a run has 1 or more.')
   if not config.criteria_temperature > 0:
     raise specs.SpecError(f'criteria_temperature={config.criteria_temperature}: logits are divided by it, want > 0.')
   run = stages.Run(steps=epoch_steps * config.epochs)
-  compressed = compression.bind(model if removal is None else apply, shapes, _chain(config, run), example)
+  compressed = compression.bind(apply if surgery.steps else model, shapes, _chain(config, run), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')
@@ -142,8 +142,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
     return forward(stored.variables, images)
 
   def initialize(key: Array) -> Variables:
-    variables = initializer(model, info.shape)(key)
-    return variables if removal is None else removal.cut(variables)
+    return surgery.cut(initializer(model, info.shape)(key))
 
   @jax.jit
   def first_loss(variables: Variables, images: Array, labels: Array) -> Array:
@@ -186,7 +185,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, removal: 
     return f'the output of {place} is not finite; lower the learning rate, or look at its input.'
 
   return Program(
-    model, removal, apply, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance,
+    model, surgery, apply, compressed, splits, over, run.steps, epoch_steps, _settled(config, run), initial, advance,
     feed, _evaluation(splits, over, steps.evaluation_step(compressed, prepare=normalize, loss=loss_of)), diagnose,
     normalize, logits, stored_logits)
 

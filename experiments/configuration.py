@@ -76,6 +76,15 @@ def default() -> ml_collections.ConfigDict:
     'reestimate': 0,  # first batches that BatchNorm's statistics are estimated again by, after the removal
   })
 
+  # Kernels that are split into factors before the first step (after the removal of channels): smaller layers, which are
+  # what is trained and compressed.
+  config.factorize = ml_collections.ConfigDict({
+    'method': '',  # of convolutions: 'channel', 'spatial', 'tucker2'; dense and 1x1 layers by SVD; '' splits nothing
+    'ranks': 'budget(0.5)',  # a rule of lightjax.factorize.ranks: 'energy(0.9)', 'sensitivity(0.5, cost="params")'
+    'only': (), 'exclude': (),  # patterns of paths
+    'skip': ('not_kernel', 'first_conv', 'last_dense'),  # what stays whole unless asked for
+  })
+
   # A term of the loss that drives whole channels towards zero, for a run that another one removes channels from.
   config.regularize = ml_collections.ConfigDict({
     'name': '',  # a name of lightjax.prune.regularizers: 'group_lasso', 'batch_norm_l1'

@@ -82,10 +82,10 @@ def scan(
   scorer = specs.resolve(criterion, criteria, field='criterion')
   tiles = specs.resolve_call(pattern, patterns, field='pattern')
   unit.run(config, root, progress)
-  built = training.program(config)
+  built = training.program(config, training.finished(root, config)[2])
   if not len(built.splits.validation):
     raise specs.SpecError('data.validation=0: a scan needs a validation split, and the test set is not for choosing.')
-  variables, own = jax.tree.map(jnp.asarray, training.finished(root, config))
+  variables, own = jax.tree.map(jnp.asarray, training.finished(root, config)[:2])
   images, labels = built.splits.train.take(np.arange(min(len(built.splits.train), 512)))
   inputs = built.normalize(jnp.asarray(images))
   loss_of = building.loss_function(config)

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import reshaping
+from experiments.reshaping import Surgery
 from lightjax import artifact
 from lightjax.core import specs, trees
 from lightjax.core.typing import Variables
@@ -27,10 +29,12 @@ class Imported(NamedTuple):
     model: name and arguments of the network, as in `config.model`.
     variables: NumPy arrays.
     digest: SHA-256 of the file; it enters the identity of a run that starts from it.
+    surgery: what was changed of the network.
   """
   model: dict[str, Any]
   variables: Variables
   digest: str
+  surgery: Surgery = reshaping.NOTHING
 
 
 def read(folder: pathlib.Path) -> Imported:
@@ -45,7 +49,8 @@ def read(folder: pathlib.Path) -> Imported:
     OSError: there is none.
   """
   stored = artifact.load(folder / FILE)
-  return Imported(dict(stored.network['model']), stored.variables, digest(folder))
+  surgery = Surgery.from_json(stored.network.get('surgery', []))
+  return Imported(dict(stored.network['model']), stored.variables, digest(folder), surgery)
 
 
 def digest(folder: pathlib.Path) -> str:

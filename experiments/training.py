@@ -15,24 +15,34 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, layers, removing, starting, unit
+from experiments import building, factorizing, layers, removing, reshaping, starting, unit
 from experiments.building import Program
+from experiments.reshaping import NOTHING, Surgery
 from lightjax import artifact, measure, models
 from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
 from lightjax.core.typing import PyTree, Variables
-from lightjax.prune.surgery import Removal
 from lightjax.train import checkpoints, devices, health, loop, writers
 from lightjax.train.state import TrainState
 
-Finished = Callable[[ml_collections.ConfigDict], tuple[Variables, Own]]
+Finished = Callable[[ml_collections.ConfigDict], tuple[Variables, Own, Surgery]]
 HELD = 64  # test images on which a stored network must repeat the simulation
 
 
-def program(config: ml_collections.ConfigDict, removal: Removal | None = None) -> Program:
-  """The program of a config, its teacher's (and the teacher's own teacher's) included; whole without a removal."""
+def program(
+  config: ml_collections.ConfigDict, surgery: Surgery = NOTHING, teachers: Surgery = NOTHING
+) -> Program:
+  """The program of a config, its teacher's (and the teacher's own teacher's) included.
+
+  Args:
+    config: complete.
+    surgery: what is changed of its network; without it the program is of the whole one.
+    teachers: likewise of its teacher's.
+  Returns:
+    The program.
+  """
   teacher = unit.prerequisites(config).get('teacher')
-  return building.program(config, None if teacher is None else program(teacher), removal)
+  return building.program(config, None if teacher is None else program(teacher, teachers), surgery)
 
 
 def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
@@ -47,43 +57,49 @@ def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
   devices.configure()
   progress({'step': 0, 'steps': 1, 'phase': 'building'})
   health.check_compiler()
-  for role, needed in unit.prerequisites(config).items():
-    if removing.asked(needed):
-      raise specs.SpecError(
-        f'the {role} of {config.name} removes channels (remove.importance={needed.remove.importance!r}); a run that '
-        'does is the last of its chain: remove more at once, or train it for longer.')
-  start = unit.prerequisites(config).get('start')
-  begun = _imported(config) if start is None else program(start).initial(config.seed, None, None).variables()
+  _rehearse(config)
+
+
+def _rehearse(config: ml_collections.ConfigDict) -> tuple[Program, TrainState]:
+  """Program and first state of a unit as they would be if what it needs had its initial weights."""
+  needed = unit.prerequisites(config)
+  start = None if 'start' not in needed else _rehearse(needed['start'])
+  begun, inherited = _imported(config) if start is None else (start[1].variables(), start[0].surgery)
+  teachers = _rehearse(needed['teacher'])[0].surgery if 'teacher' in needed else NOTHING
   _rewind_step(config)
-  _smaller(config, begun, None, measures=False)
+  return _smaller(config, begun, None, inherited, teachers, measures=False)
 
 
-def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own]:
-  """(variables, own) of a unit that is done, from its last checkpoint."""
+def finished(root: pathlib.Path, config: ml_collections.ConfigDict) -> tuple[Variables, Own, Surgery]:
+  """(variables, own, surgery) of a unit that is done, from its last checkpoint."""
   place = root / unit.identify(config) / 'checkpoints'
-  built = program(config, removing.read(place.parent)) if removing.asked(config) else program(config)
+  built = program(config, reshaping.read(place.parent))
   state = built.initial(config.seed, None, None)
   found = checkpoints.latest(place, {'state': state, 'best': _snapshot(state)})
   if found is None or found[0] != built.steps:
     raise OSError(f'{place} holds no sound checkpoint of the last step; remove {place.parent} to train it again')
   saved = found[1]
-  return saved['state'].variables(), saved['state'].own
+  return saved['state'].variables(), saved['state'].own, built.surgery
 
 
-def _imported(config: ml_collections.ConfigDict) -> Variables | None:
-  """The weights that the config starts from; a network with other arguments than theirs is warned of."""
+def _imported(config: ml_collections.ConfigDict) -> tuple[Variables | None, Surgery]:
+  """The weights that the config starts from, and what was changed of their network.
+
+  A network with other arguments than theirs is warned of.
+  """
   if not config.start.weights:
-    return None
+    return None, NOTHING
   stored = starting.read(pathlib.Path(config.start.weights))
   constructor = specs.resolve(stored.model['name'], models, field='start.weights')
   theirs, ours = (
-    specs.without_defaults(constructor, {key: value for key, value in model.items() if key not in ('name', 'classes')})
+    specs.canonical(specs.without_defaults(
+      constructor, {key: value for key, value in model.items() if key not in ('name', 'classes')}))
     for model in (stored.model, config.model.to_dict()))
   if theirs != ours:
     warnings.warn(
       f'start.weights: the weights are of {stored.model["name"]} with {theirs}, the network here has {ours}; it may '
       'compute something else with them', stacklevel=2)
-  return stored.variables
+  return stored.variables, stored.surgery
 
 
 def train(
@@ -94,18 +110,18 @@ def train(
   Args:
     config: complete, and looked at by `check`.
     folder: of the unit; checkpoints, metrics and the artifact are written there.
-    finished: config of a prerequisite -> its (variables, own).
+    finished: config of a prerequisite -> its (variables, own, surgery).
     progress: called with {'step', 'steps', 'phase', ...}.
   Returns:
     {'metrics', 'layers', 'versions', 'device'}.
   """
-  built, state = _smaller(config, *_beginning(config, finished), folder)
+  taught, teachers = _teacher(config, finished)
+  # A run that goes on goes on with what it kept.
+  built, state = _smaller(config, *_beginning(config, finished), teachers, reshaping.read(folder))
   _keep_topology(folder, built)
-  if built.removal is not None:
-    removing.write(folder, built.removal)
-  needed = unit.prerequisites(config)
-  teacher = finished(needed['teacher']) if 'teacher' in needed else None
-  teacher = None if teacher is None else devices.replicate(teacher, built.mesh)
+  if built.surgery.steps:
+    unit.write(folder / reshaping.FILE, json.dumps(built.surgery.to_json()))
+  teacher = None if taught is None else devices.replicate(taught, built.mesh)
 
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   best = _snapshot(state)
@@ -167,35 +183,61 @@ def train(
 
 def _beginning(
   config: ml_collections.ConfigDict, finished: Finished
-) -> tuple[Variables | None, Variables | None]:
-  """What a unit trains, and what ranks its masks before training; None for new weights, and for the same."""
+) -> tuple[Variables | None, Variables | None, Surgery]:
+  """What a unit trains, what ranks its masks before training (None for new weights, and for the same), and what the
+  runs before have changed of the network.
+  """
   parent = unit.prerequisites(config).get('start')
   if parent is None:
-    return _imported(config), None
-  last = finished(parent)[0]
+    weights, surgery = _imported(config)
+    return weights, None, surgery
+  last, _, surgery = finished(parent)
   step = _rewind_step(config)
   if step is None:
-    return (None if config.start.rewind == 'fresh' else last), last
-  return _weights_after(step, parent, finished), last
+    return (None if config.start.rewind == 'fresh' else last), last, surgery
+  return _weights_after(step, parent, finished), last, surgery
+
+
+def _teacher(config: ml_collections.ConfigDict, finished: Finished) -> tuple[tuple[Variables, Own] | None, Surgery]:
+  """What a unit is taught by, and what was changed of the teacher's network."""
+  needed = unit.prerequisites(config)
+  if 'teacher' not in needed:
+    return None, NOTHING
+  variables, own, surgery = finished(needed['teacher'])
+  return (variables, own), surgery
 
 
 def _smaller(
-  config: ml_collections.ConfigDict, begun: Variables | None, ranked: Variables | None,
-  folder: pathlib.Path | None = None, *, measures: bool = True,
+  config: ml_collections.ConfigDict, begun: Variables | None, ranked: Variables | None, inherited: Surgery = NOTHING,
+  teachers: Surgery = NOTHING, known: Surgery = NOTHING, *, measures: bool = True,
 ) -> tuple[Program, TrainState]:
-  """The program and its first state, without the channels that the config removes by what ranks them."""
-  built = program(config)
-  if not removing.asked(config):
+  """The program and its first state, with the network changed as the config says, by what ranks it.
+
+  Args:
+    config: complete.
+    begun: what is trained, None for new weights; of the network that is left of the runs before.
+    ranked: what channels and ranks are found by, None for the same.
+    inherited: what the runs before have changed.
+    teachers: what was changed of the teacher's network.
+    known: all of this run's surgery, where it was found before.
+    measures: whether channels and ranks may be chosen by what takes seconds to measure.
+  Returns:
+    Program and state.
+  """
+  built = program(config, inherited, teachers)
+  kinds = [each for each in (removing, factorizing) if each.asked(config)]
+  if not kinds:
     return built, built.initial(config.seed, begun, ranked)
   begun = built.initial(config.seed, begun, None).variables()
   ranked = begun if ranked is None else built.initial(config.seed, ranked, None).variables()
-  if folder is not None and (folder / removing.FILE).exists():
-    removal = removing.read(folder)  # a run that goes on goes on with what it kept
-  else:
-    removal = removing.find(config, built, ranked, measures=measures)
-  smaller = program(config, removal)
-  begun = removing.reestimated(config, smaller, removal.cut(begun))
-  return smaller, smaller.initial(config.seed, begun, removal.cut(ranked))
+  for kind in kinds:
+    found = known.steps[len(built.surgery.steps)] if known.steps else kind.find(
+      config, built, ranked, measures=measures)
+    built = program(config, built.surgery.then(found), teachers)
+    begun, ranked = (reshaping.cut(found, variables) for variables in (begun, ranked))
+    if kind is removing:
+      begun = removing.reestimated(config, built, begun)
+  return built, built.initial(config.seed, begun, ranked)
 
 
 def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finished) -> Variables:
@@ -205,12 +247,11 @@ def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finis
   """
   while config.start.config and _rewind_step(config) is not None:
     config = unit.prerequisites(config)['start']
-  built = program(config)
+  taught, teachers = _teacher(config, finished)
+  built, state = _smaller(config, *_beginning(config, finished), teachers, finished(config)[2])
   if step > built.steps:
     raise specs.SpecError(f"start.rewind='{step}': the run to start from has {built.steps} steps only.")
-  needed = unit.prerequisites(config)
-  teacher = devices.replicate(finished(needed['teacher']), built.mesh) if 'teacher' in needed else None
-  state = built.initial(config.seed, *_beginning(config, finished))
+  teacher = None if taught is None else devices.replicate(taught, built.mesh)
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   for batch in itertools.islice(built.batches(config.seed, 0), step):
     state = built.advance(state, key, batch, teacher)
@@ -241,8 +282,8 @@ def _figures(
   view = built.compressed.transform.view(variables, own, None)
   encoded = built.compressed.transform.finalize(variables, own)
   spec = {'model': {**config.model.to_dict(), 'classes': built.splits.info.classes}, 'precision': config.precision}
-  if built.removal is not None:
-    spec['removal'] = built.removal.to_json()
+  if built.surgery.steps:
+    spec['surgery'] = built.surgery.to_json()
   path = folder / 'artifact.ljx'
   content = {'network': spec, 'variables': view, 'encoded': encoded, 'meta': {'id': unit.identify(config)}}
   stored = artifact.save(path, **content)
@@ -260,7 +301,7 @@ def _figures(
       # Multiply-adds with weights that are not zero, if a machine could leave out the others.
       'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
       'seconds': round(seconds, 3), 'stored/logit difference': difference,
-    } | whole | ({} if built.removal is None else removing.latencies(built, view)),
+    } | whole | (removing.latencies(built, view) if built.surgery.steps else {}),
     'layers': by_layer,
     'versions': devices.versions(),
     'device': f'{devices.topology(built.mesh)["kind"]} x {built.mesh.size}, {devices.cores()} cores',

@@ -56,5 +56,6 @@ def test_the_recipes_run_with_functions_of_ones_own(tmp_path):
   assert 'my_criteria:squared_saliency' in page and 'magnitude' in page
   assert 'ratios.json' in follow('experiments.sensitivity')
   assert 'speedup' in follow('my_importance:largest')
+  assert 'speedup' in follow('my_ranks:half')
   assert 'stored/logit difference' in follow('my_scales:three_quarters')
   assert 'stored/logit difference' in follow('my_binarizer:centred')

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lightjax.core import encoded, rngs, rules, trees
 from lightjax.core.encoded import Encoded
@@ -153,7 +154,8 @@ def chain(*stages: Transform) -> Transform:
   Returns:
     Their composition; what it owns is a tuple, one entry a stage.
   Raises (at init):
-    ValueError: a stage does not keep the zeros of an earlier one; both and the parameter are named.
+    ValueError: a stage does not keep the zeros or the few values of an earlier one, or changes what an earlier one
+      stores as integers; both and the parameter are named.
   """
 
   def narrow(variables: Variables, context: Context) -> tuple[Context, ...]:
@@ -246,11 +248,21 @@ def _compose(
   def init(variables: Variables, context: Context) -> Own:
     owns: list[Own] = []
     zeros: dict[Path, str] = {}
+    stored: dict[Path, str] = {}
+    values: dict[Path, tuple[str, int]] = {}
     for stage, narrowed in zip(stages, narrow(variables, context), strict=True):
       own = stage.init(variables, narrowed)
+      seen = stage.view(variables, own, narrowed.key)
       _refuse_lost_zeros(stage, own, variables, zeros)
       zeros.update({path: stage.name for path in stage.support(own)})
-      variables = stage.view(variables, own, narrowed.key)
+      # What intercepts activations has no ranges yet to finalize with; it takes none of the parameters.
+      takes = () if len(stages) == 1 or jax.tree.leaves(stage.intercept(own, False)) else tuple(
+        stage.finalize(variables, own).parameters)
+      _refuse_lost_integers(stage, {*takes, *stage.support(own)}, variables, seen, stored)
+      stored.update(dict.fromkeys(takes, stage.name))
+      if len(stages) > 1:
+        _refuse_lost_values(stage, variables, seen, values)
+      variables = seen
       owns.append(own)
     return join(owns)
 
@@ -291,6 +303,45 @@ def _compose(
     return encoded.merge(parts)
 
   return Transform(name, init, view, update, project, support, intercept, finalize, describe)
+
+
+def _refuse_lost_integers(
+  stage: Transform, takes: set[Path], before: Variables, after: Variables, stored: Mapping[Path, str]
+) -> None:
+  """Refuse a stage that moves a parameter off the grid on which an earlier one stores it."""
+  if not stored:
+    return
+  leaves, seen = trees.flatten(before), trees.flatten(after)
+  for path, earlier in stored.items():
+    if path in takes or bool(jnp.any(seen[path] != leaves[path])):
+      raise ValueError(
+        f'chain: {stage.name!r} changes {path!r}, which {earlier!r} stores as integers; '
+        f'put it before {earlier!r}, or leave {path!r} to one of them by a rule.')
+
+
+def _refuse_lost_values(
+  stage: Transform, before: Variables, after: Variables, values: dict[Path, tuple[str, int]]
+) -> None:
+  """Refuse a stage that gives a parameter more values than the few of an earlier one; notes the few of this one."""
+  leaves = trees.flatten(before)
+  for path, leaf in trees.flatten(after).items():
+    if leaf is leaves[path]:
+      continue
+    array = np.asarray(leaf).reshape(-1)
+    # A cheap no for almost every float array.
+    is_few = np.unique(array[:_SAMPLE]).size <= _FEW and np.unique(array).size <= min(_FEW, array.size // 4)
+    count = np.count_nonzero(np.unique(array)) if is_few else array.size
+    earlier, few = values.get(path, ('', array.size))
+    if count > few:
+      raise ValueError(
+        f'chain: {stage.name!r} does not keep the {few} values that {earlier!r} gives {path!r}; '
+        f'put it before {earlier!r}, or leave {path!r} to one of them by a rule.')
+    if is_few and path not in values:
+      values[path] = stage.name, int(count)
+
+
+# So many values are a codebook's, of which the file stores indices; so many weights are looked at first.
+_FEW, _SAMPLE = 256, 4096
 
 
 def _refuse_lost_zeros(stage: Transform, own: Own, variables: Variables, zeros: Mapping[Path, str]) -> None:

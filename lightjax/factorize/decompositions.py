@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from lightjax.core.typing import Array
-
 __all__ = ['Decomposition', 'channel', 'spatial', 'tucker2']
 
 Shape = tuple[int, ...]
@@ -169,7 +167,7 @@ def _leading(matrix: np.ndarray, rank: int) -> np.ndarray:
   return np.linalg.svd(matrix, full_matrices=False)[0][:, :rank]
 
 
-def _along_inputs(kernel: Any, matrix: Any) -> Array | np.ndarray | Any:
+def _along_inputs(kernel: Any, matrix: Any) -> Any:
   """kernel [..., i, o] with its inputs multiplied by [i, p]: [..., p, o]."""
   xp = np if isinstance(kernel, np.ndarray) and isinstance(matrix, np.ndarray) else jnp
   return xp.einsum('...io,ip->...po', kernel, matrix)

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightjax.core.typing import Path
 from lightjax.factorize import decompositions
 from lightjax.factorize.decompositions import Decomposition, Shape
 from lightjax.graph.factored import NAMES, Use
@@ -100,6 +99,7 @@ class Layer(NamedTuple):
     Where there are two ranks, each goes with the fewest of the other that cuts off no more.
     """
     tails = self._tails(kernel)
+    found: list[tuple[Ranks, float]]
     if len(tails) == 1:
       found = [((rank,), tails[0][rank]) for rank in range(1, len(tails[0]))]
     else:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lightjax.core import trees
-from lightjax.core.typing import Leaves, Path, Variables
+from lightjax.core.typing import Path
 from lightjax.factorize.layers import Layer, Option, Ranks
 
-__all__ = ['Network', 'by_path', 'cheapest', 'energy', 'budget', 'sensitivity']
+__all__ = ['Network', 'budget', 'by_path', 'cheapest', 'energy', 'sensitivity']
 
 
 class Network(NamedTuple):
@@ -27,7 +27,7 @@ class Network(NamedTuple):
       None where no loss is given.
   """
   layers: Mapping[Path, Layer]
-  kernels: Leaves
+  kernels: Mapping[Path, Any]
   macs: int
   params: int
   damaged: Callable[[Path, Ranks], float] | None = None

@@ -97,7 +97,8 @@ class Factorization(NamedTuple):
     try:
       for path, entry in data.items():
         kind, window, inputs, outputs = entry['use']
-        use = Use(str(kind), *(tuple(int(axis) for axis in axes) for axes in (window, inputs, outputs)), ())
+        axes = [tuple(int(axis) for axis in each) for each in (window, inputs, outputs)]
+        use = Use(str(kind), axes[0], axes[1], axes[2], ())
         if entry['decomposition'] not in METHODS:
           raise ValueError(entry['decomposition'])
         layers[path] = Layer(entry['decomposition'], tuple(int(size) for size in entry['shape']), use)
@@ -227,5 +228,5 @@ def _refuse_lost_zeros(before: Mapping[Path, Any], after: Mapping[Path, Any], pa
     lost = (kernel == 0) & (np.abs(product) > ROUNDING * np.abs(kernel).max())
     if lost.any():
       raise FactorError(
-        f'{path} has {int((kernel == 0).sum())} zeros, of which its factors would keep {int((~lost & (kernel == 0)).sum())}; '
+        f'{path} has {np.sum(kernel == 0)} zeros, of which its factors would keep {np.sum(~lost & (kernel == 0))}; '
         'factorize before pruning, and prune the factors, or leave it out by exclude.')

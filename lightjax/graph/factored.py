@@ -20,7 +20,7 @@ from lightjax.core import modes, trees
 from lightjax.core.typing import Array, Path, Variables
 from lightjax.graph import jaxprs
 
-__all__ = ['FactorError', 'NAMES', 'Use', 'at_paths', 'factored', 'uses']
+__all__ = ['NAMES', 'FactorError', 'Use', 'at_paths', 'factored', 'uses']
 
 NAMES = ('first', 'second', 'third')
 _CASTS = frozenset({'convert_element_type', 'copy', 'copy_p'})
@@ -63,7 +63,7 @@ def uses(apply: Callable[..., Any], variables: Variables, *inputs: Any) -> dict[
     variables: arrays or `jax.ShapeDtypeStruct`s.
     *inputs: arrays or `jax.ShapeDtypeStruct`s; the first axis of the first counts the examples.
   Returns:
-    By path, in execution order; a parameter that no convolution or dense product reads is left out.
+    By path, in execution order; a parameter that is read in another way has that as its obstacle.
   Example:
     >>> variables = {'fc': jax.ShapeDtypeStruct((8, 3), 'float32')}
     >>> x = jax.ShapeDtypeStruct((2, 8), 'float32')
@@ -243,10 +243,12 @@ class _Observer(_Runner):
     numbers = equation.params['dimension_numbers']
     result = jaxprs.bind(equation, [x, kernel.arrays[0]])[0]
     output_axis, input_axis, *window = (kernel.axes[axis] for axis in numbers.rhs_spec)
-    extents = tuple(tuple(value.shape[axis] for axis in spec[2:])
-                    for value, spec in ((x, numbers.lhs_spec), (result, numbers.out_spec)))
-    in_order = tuple(tuple(size for _, size in sorted(zip(window, sizes, strict=True))) for sizes in extents)
-    self.note(kernel, Use('conv', tuple(sorted(window)), (input_axis,), (output_axis,), (in_order,)))
+
+    def extents(value: Any, spec: Sequence[int]) -> tuple[int, ...]:
+      return tuple(value.shape[axis] for _, axis in sorted(zip(window, spec[2:], strict=True)))
+
+    both = (extents(x, numbers.lhs_spec), extents(result, numbers.out_spec))
+    self.note(kernel, Use('conv', tuple(sorted(window)), (input_axis,), (output_axis,), (both,)))
     return result
 
   def dense(self, equation: core.JaxprEqn, operands: list[Any], side: int) -> Any:

@@ -15,7 +15,7 @@ MODULES = sorted(
 
 
 # Packages whose `__all__` says of every argument what it is; models say it once, on the class.
-EXPLAINED = ('artifact', 'binarize', 'distill', 'graph', 'measure', 'nn', 'prune', 'quantize', 'share')
+EXPLAINED = ('artifact', 'binarize', 'distill', 'factorize', 'graph', 'measure', 'nn', 'prune', 'quantize', 'share')
 
 
 def public(module):

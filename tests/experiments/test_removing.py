@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import configuration, removing, training, unit
+from experiments import configuration, removing, reshaping, training, unit
 from experiments.engine import tables
 from lightjax import artifact, data, models
 from lightjax.core import specs
-from lightjax.prune.surgery import Removal
 
 TINY = str(pathlib.Path(__file__).with_name('tiny_config.py'))
 
@@ -37,7 +36,7 @@ def test_what_is_left_is_smaller_and_comes_from_the_trained_network(config, tmp_
   before = unit.result(tmp_path, unit.identify(whole))['metrics']
   assert metrics['macs'] <= 0.6 * before['macs'] and metrics['params'] < before['params']
   assert metrics['speedup'] == metrics['whole/latency_ms'] / metrics['latency_ms']
-  removal = removing.read(tmp_path / unit.identify(made))
+  removal, = reshaping.read(tmp_path / unit.identify(made)).steps
   start = training.finished(tmp_path, whole)[0]
   _, state = training._smaller(made, start, None)
   for name, kept in (('fc1', 1), ('fc2', 1)):
@@ -53,9 +52,9 @@ def test_the_artifact_is_loaded_with_plain_data_alone(config, tmp_path):
   stored = artifact.load(tmp_path / result['id'] / 'artifact.ljx')
   fields = dict(stored.network['model'])
   model = models.create(fields.pop('name'), **fields)
-  apply = Removal.from_json(stored.network['removal']).apply(model.apply)
-  variables, own = training.finished(tmp_path, made)
-  program = training.program(made, removing.read(tmp_path / result['id']))
+  apply = reshaping.Surgery.from_json(stored.network['surgery']).apply(model.apply)
+  variables, own, surgery = training.finished(tmp_path, made)
+  program = training.program(made, surgery)
   images = jnp.asarray(program.splits.test.take(np.arange(8))[0])
   info = program.splits.info
   np.testing.assert_allclose(
@@ -68,7 +67,7 @@ def test_an_interrupted_run_goes_on_with_what_it_kept(config, tmp_path, monkeypa
   whole = unit.run(made, tmp_path / 'whole', silent)
 
   def stop(state):
-    if state['phase'] == 'evaluating' and (tmp_path / 'stopped' / whole['id'] / removing.FILE).exists():
+    if state['phase'] == 'evaluating' and (tmp_path / 'stopped' / whole['id'] / reshaping.FILE).exists():
       raise KeyboardInterrupt
 
   with pytest.raises(KeyboardInterrupt):
@@ -77,7 +76,7 @@ def test_an_interrupted_run_goes_on_with_what_it_kept(config, tmp_path, monkeypa
   monkeypatch.setattr(training, 'check', lambda config, progress: None)
   again = unit.run(made, tmp_path / 'stopped', silent)
   assert again['metrics']['test/accuracy'] == whole['metrics']['test/accuracy']
-  assert (removing.read(tmp_path / 'stopped' / again['id']) == removing.read(tmp_path / 'whole' / whole['id']))
+  assert reshaping.read(tmp_path / 'stopped' / again['id']) == reshaping.read(tmp_path / 'whole' / whole['id'])
 
 
 def test_latency_is_measured_once_by_the_weights_that_are_trained(config, tmp_path, monkeypatch):
@@ -94,7 +93,7 @@ def test_latency_is_measured_once_by_the_weights_that_are_trained(config, tmp_pa
   (variables,) = ranked
   start = training.finished(tmp_path, unit.prerequisites(made)['start'])[0]
   jax.tree.map(np.testing.assert_array_equal, variables['params'], start['params'])
-  removal = removing.read(tmp_path / unit.identify(made))
+  removal, = reshaping.read(tmp_path / unit.identify(made)).steps
   kept = {each.axis: each.indices for each in removal.kept['params/fc1/kernel']}
   assert len(kept[1]) == 8
 
@@ -112,7 +111,7 @@ def test_statistics_are_estimated_again_by_the_first_batches():
   made = configuration.override(configuration.smoke(configuration.load('channels_fashion_mnist.py:resnet8')), [
     ('remove.importance', 'l1'), ('remove.exclude', ('stem/.*',)), ('remove.reestimate', 2)])
   built, state = training._smaller(made, None, None)
-  seen = np.concatenate([np.asarray(removing._batch(made, built, index)[0]) for index in range(2)])
+  seen = np.concatenate([np.asarray(removing.batch(made, built, index)[0]) for index in range(2)])
   made_of_them = np.asarray(jax.lax.conv_general_dilated(
     seen, state.params['stem']['conv']['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')))
   statistics = state.collections['batch_stats']['stem']['norm']
@@ -143,7 +142,6 @@ def test_a_term_of_the_loss_drives_channels_to_zero(tiny, tmp_path):
   ({'remove__exclude': ('conv9/.*',)}, "exclude: 'conv9/.\\*' matches no parameter"),
   ({'remove__ratio': 0.001}, 'the fewest channels that are allowed cost'),
   ({'remove__importance': 'batch_norm_scale'}, 'has units without a scale'),
-  ({'start__overrides': (('remove.importance', 'l1'),)}, 'the start of tiny_config removes channels'),
 ])
 def test_mistakes_are_refused_before_anything_is_trained(config, tmp_path, changes, message):
   with pytest.raises(specs.SpecError, match=message):

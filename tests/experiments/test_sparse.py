@@ -40,7 +40,7 @@ def test_every_method_by_name_reaches_its_sparsity(method, tiny, root):
   fields = {'budget': 'uniform', 'sparsity': 0.75, **sparse_methods.METHODS[method]}
   config = with_stage(tiny, **fields | {'every': 5 if method == 'AC/DC' else 2})
   result = unit.run(config, root, silent)
-  _, own = training.finished(root, config)
+  own = training.finished(root, config)[1]
   masks = [mask for mask in jax.tree.leaves(own) if mask.dtype == bool]
   assert sum(int(mask.sum()) for mask in masks) == KERNELS // 4
   assert result['metrics']['nonzeros'] <= KERNELS // 4 + 28  # and the biases
@@ -74,7 +74,7 @@ def test_grasp_takes_the_loss_at_its_temperature(tiny):
 
 def params(root, config):
   """A finished run's weights and masks by path."""
-  variables, own = training.finished(root, config)
+  variables, own = training.finished(root, config)[:2]
   return trees.flatten(variables), own.state[0][0]['masks']
 
 
@@ -105,7 +105,7 @@ def test_a_round_keeps_the_largest_weights_that_the_one_before_ended_with(chain,
 
 def beginning(root, config):
   """The weights that a run is given before its first step."""
-  start, _ = training._beginning(config, lambda needed: training.finished(root, needed))
+  start, *_ = training._beginning(config, lambda needed: training.finished(root, needed))
   state = training.program(config).initial(config.seed, start, None)
   return trees.flatten({**state.collections, 'params': state.params})
 
@@ -156,7 +156,7 @@ def test_a_scan_masks_one_layer_and_its_ratios_make_a_budget(tiny, root, tmp_pat
     tiny(), root, ratios=(1.0, 0.0, 0.5), criterion='magnitude', pattern='unstructured', progress=silent)
   assert found.ratios == (0.0, 0.5, 1.0) and len(found.accuracies) == 3
   built = training.program(tiny())
-  variables, own = jax.tree.map(jnp.asarray, training.finished(root, tiny()))
+  variables, own = jax.tree.map(jnp.asarray, training.finished(root, tiny())[:2])
   for path, accuracies in found.accuracies.items():
     assert accuracies[0] == found.dense
     zeroed = trees.replace(variables, {path: jnp.zeros_like(trees.flatten(variables)[path])})

@@ -43,7 +43,7 @@ def test_a_dense_layer_is_split_by_its_singular_values():
 
 
 def hooi(whole, p, q, sweeps):
-  """Tucker-2 as De Lathauwer has it: unfold along a side, multiply with the other side's basis, take singular vectors."""
+  """Tucker-2 in turns: unfold along a side, multiply with the other side's basis, take singular vectors."""
   inputs = np.linalg.svd(np.moveaxis(whole, 2, 0).reshape(whole.shape[2], -1))[0][:, :p]
   outputs = np.linalg.svd(np.moveaxis(whole, 3, 0).reshape(whole.shape[3], -1))[0][:, :q]
   for _ in range(sweeps):

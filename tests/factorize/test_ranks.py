@@ -49,8 +49,9 @@ def test_a_budget_is_kept_and_near_the_best_of_all_choices(cost, ratio):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=5), min_size=1, max_size=4),
-       st.floats(0, 1))
+@given(
+  st.lists(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=5), min_size=1, max_size=4),
+  st.floats(0, 1))
 def test_cheapest_stays_within_its_limit_and_leaves_nothing_better_behind(pairs, share):
   options = {str(i): [Option((j,), damage, macs, macs) for j, (macs, damage) in enumerate(each)]
              for i, each in enumerate(pairs)}
