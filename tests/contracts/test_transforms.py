@@ -75,7 +75,8 @@ METHODS: dict[str, Transform] = {
   **{f'activations, {bits} bits': quantize.activations(bits=bits) for bits in (2, 8)},
   **{f'binary weights, {name}': binarize.weights(each, clip=0.4, steps=4) for name, each in pieces(binarizers).items()},
   **{f'binary activations, {name}': binarize.activations(each, steps=4) for name, each in pieces(estimators).items()},
-  'binary activations, scaled': binarize.activations(estimators.hard_tanh, scaled=True),
+  'binary activations, scaled': where((
+    ('depthwise/.*', None), ('.*', binarize.activations(estimators.hard_tanh, scaled=True)))),
   'trained ternary': binarize.trained_ternary(),
   **{f'shared, start {name}': share.share(each, bits=2) for name, each in pieces(starts).items()},
   'shared, one codebook with a penalty': share.share(starts.linear, bits=3, together=True, entropy=0.05, every=1),
