@@ -77,7 +77,7 @@ def stored(folder: str, network: Callable[[Mapping[str, Any]], nn.Module]) -> tu
         nn.intercept_methods(binarize.frozen_interceptor(inputs)):
       return forward(numbers, images, **call)
 
-  frozen = Teacher(None if surgery.steps else model, found.network['model']['classes'], apply, surgery)
+  frozen = Teacher(None if surgery.steps else model, found.network['model'].get('classes') or model.classes, apply, surgery)
   return frozen, found.variables
 
 

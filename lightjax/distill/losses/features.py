@@ -11,8 +11,10 @@ from jaxtyping import Array, Float
 __all__ = ['attention', 'fsp', 'hints', 'nst', 'review', 'variational']
 
 # The teacher's are another shape to the annotations, so that an error of one's own prints both sides.
-Features, Others = Float[Array, 'b *s'], Float[Array, 'b *t']
-Map, OtherMap = Float[Array, 'b h w c'], Float[Array, 'b i j d']
+Features = Float[Array, 'b *s']
+Others = Float[Array, 'b *t']
+Map = Float[Array, 'b h w c']
+OtherMap = Float[Array, 'b i j d']
 
 
 def hints(student: Features, teacher: Others) -> Float[Array, ' b']:
