@@ -52,7 +52,7 @@ def is_taught(config: ml_collections.ConfigDict) -> bool:
   return bool(config.distill.config or config.distill.weights or config.distill.terms)
 
 
-def stored(folder: str, network: Callable[[Mapping[str, Any]], nn.Module]) -> tuple[Teacher, PyTree]:
+def stored(folder: str, network: Callable[[Mapping[str, Any]], Any]) -> tuple[Teacher, PyTree]:
   """The teacher of an artifact, as it computes when it is deployed: integers, ranges, removed channels.
 
   Args:
@@ -77,7 +77,7 @@ def stored(folder: str, network: Callable[[Mapping[str, Any]], nn.Module]) -> tu
         nn.intercept_methods(binarize.frozen_interceptor(inputs)):
       return forward(numbers, images, **call)
 
-  frozen = Teacher(None if surgery.steps else model, found.network['model'].get('classes') or model.classes, apply, surgery)
+  frozen = Teacher(None if surgery.steps else model, model.classes, apply, surgery)
   return frozen, found.variables
 
 
