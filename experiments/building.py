@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -17,11 +17,12 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments import configuration, penalties, reshaping, stages, starting
+from experiments import configuration, penalties, reshaping, stages, starting, teaching
 from experiments.reshaping import Surgery
-from lightjax import artifact, binarize, data, distill, graph, models, quantize
+from experiments.teaching import Teacher
+from lightjax import artifact, binarize, data, graph, models, quantize
 from lightjax.core import rngs, specs, trees
-from lightjax.core.transform import Own, chain
+from lightjax.core.transform import Own, Transform, chain
 from lightjax.core.typing import Array, PyTree, Variables
 from lightjax.data import augment
 from lightjax.train import compression, devices, losses, optimizers
@@ -76,13 +77,13 @@ class Program(NamedTuple):
 
 
 def program(
-  config: ml_collections.ConfigDict, teacher: Program | None = None, surgery: Surgery = reshaping.NOTHING
+  config: ml_collections.ConfigDict, teacher: Teacher | None = None, surgery: Surgery = reshaping.NOTHING
 ) -> Program:
   """The program of a config; equal configs (their seed apart) get the same one.
 
   Args:
     config: complete.
-    teacher: the teacher's program, where the config distils.
+    teacher: of the run, where it has one.
     surgery: what is changed of the network; without it the program is of the whole one.
   Returns:
     The program, its functions not yet compiled.
@@ -102,8 +103,9 @@ _programs: dict[str, Program] = {}
 _KEPT = 16  # compiled functions are large; a worker sees the rows of a table one after another
 
 
-def _build(config: ml_collections.ConfigDict, teacher: Program | None, surgery: Surgery) -> Program:
+def _build(config: ml_collections.ConfigDict, teacher: Teacher | None, surgery: Surgery) -> Program:
   splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
+  splits = _trained_on(splits, tuple(config.data.only), config.data.per_class)
   info = splits.info
   model = network(config, classes=info.classes)
   example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
@@ -115,7 +117,11 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, surgery: 
   if not config.criteria_temperature > 0:
     raise specs.SpecError(f'criteria_temperature={config.criteria_temperature}: logits are divided by it, want > 0.')
   run = stages.Run(steps=epoch_steps * config.epochs)
-  compressed = compression.bind(apply if surgery.steps else model, shapes, _chain(config, run), example)
+  lessons, owner = teaching.build(
+    config, None if surgery.steps else model, teacher, shape=info.shape, classes=info.classes,
+    examples=len(splits.train)) if teaching.is_taught(config) else (None, None)
+  compressed = compression.bind(
+    apply if surgery.steps else model, shapes, _chain(config, run, () if owner is None else (owner,)), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')
@@ -124,7 +130,7 @@ def _build(config: ml_collections.ConfigDict, teacher: Program | None, surgery: 
   step = steps.training_step(
     compressed, optimizer, prepare=_preparation(config, normalize), loss=loss_of,
     label_smoothing=config.label_smoothing, average=config.average,
-    distillation=None if teacher is None else _distillation(config, teacher),
+    distillation=lessons,
     penalty=penalties.penalty(config, apply, shapes, example))
   logits = jax.jit(lambda variables, own, images: compressed.apply(variables, own, normalize(images)))
   feed, advance = _feed(config, splits, over, step)
@@ -234,12 +240,32 @@ def _splits(name: str, folder: str, validation: float, options: tuple[tuple[str,
     functools.partial(data.load, name, dir=folder or None, validation=validation), dict(options), field='data')
 
 
-def _chain(config: ml_collections.ConfigDict, run: stages.Run) -> Any:
+def _trained_on(splits: data.Splits, only: tuple[int, ...], per_class: int) -> data.Splits:
+  """The splits with fewer images to train on: of some labels, and so many of each class."""
+  if not only and not per_class:
+    return splits
+  labels = splits.train.labels()
+  missing = sorted({*only}.difference(np.unique(labels).tolist()))
+  if missing:
+    raise specs.SpecError(f'data.only: no image has the label {missing[0]}.')
+  chosen = np.isin(labels, only) if only else np.ones(len(labels), bool)
+  if per_class:
+    for label in np.unique(labels[chosen]):
+      members = np.flatnonzero(labels == label)
+      if len(members) < per_class:
+        raise specs.SpecError(f'data.per_class={per_class}: class {label} has {len(members)} images only.')
+      chosen[members[per_class:]] = False
+  train = splits.train.subset(np.flatnonzero(chosen), name=f'{splits.train.name}, a part')
+  sizes = splits.info.sizes._replace(train=len(train))
+  return splits._replace(train=train, info=splits.info._replace(sizes=sizes))
+
+
+def _chain(config: ml_collections.ConfigDict, run: stages.Run, last: Sequence[Transform]) -> Any:
   for name in config.compress.stages:
     if name not in config.compress or name == 'stages':
       raise specs.SpecError(f'compress.stages names {name!r}, but there is no field compress.{name}.')
   return chain(*(
-    stages.build(run, dict(config.compress[name]), field=f'compress.{name}') for name in config.compress.stages))
+    stages.build(run, dict(config.compress[name]), field=f'compress.{name}') for name in config.compress.stages), *last)
 
 
 def _settled(config: ml_collections.ConfigDict, run: stages.Run) -> int:
@@ -280,18 +306,6 @@ def _preparation(config: ml_collections.ConfigDict, normalize: Callable[..., Arr
   return prepare
 
 
-def _distillation(config: ml_collections.ConfigDict, teacher: Program) -> steps.Distillation:
-  criterion = specs.resolve(config.distill.loss, distill.losses, field='distill.loss')
-  hyper = dict(config.distill.hyper)
-  specs.check(criterion, hyper, 2, field='distill.hyper')
-
-  def apply(taught: PyTree, images: Array) -> Array:
-    variables, own = taught
-    return teacher.compressed.apply(variables, own, images)
-
-  return steps.Distillation(apply, criterion, config.distill.weight, hyper)
-
-
 def _feed(
   config: ml_collections.ConfigDict, splits: data.Splits, over: Mesh, step: Callable[..., TrainState]
 ) -> tuple[Callable[[int, int], Iterator[Any]], Callable[..., TrainState]]:
@@ -305,7 +319,7 @@ def _feed(
     def gathered(
       state: TrainState, key: Array, batch: Any, teacher: PyTree, images: Array, labels: Array
     ) -> TrainState:
-      return step(state, key, images[batch], labels[batch], teacher)
+      return step(state, key, images[batch], labels[batch], teacher, batch)
 
     compiled = jax.jit(gathered, donate_argnums=0)
 

@@ -41,6 +41,8 @@ def default() -> ml_collections.ConfigDict:
     'path': 'memory',  # 'memory': gathered on the device; 'stream': read by grain while training
     'workers': 0,  # processes of the streaming path
     'validation': 0.1,  # ratio of the training set held out, the same for all seeds
+    'only': (),  # labels of the images to train on, () for all; validation and test keep all
+    'per_class': 0,  # images of each class to train on, 0 for all
     'augment': (),  # names of lightjax.data.augment, in order; their arguments in a field of that name
   })
 
@@ -105,10 +107,16 @@ def default() -> ml_collections.ConfigDict:
   })
   config.distill = ml_collections.ConfigDict({
     'config': '', 'overrides': (),  # the teacher
+    'seeds': (),  # of the teacher, () for this run's; several are an ensemble, whose logits are averaged
+    'weights': '',  # or a folder with an artifact as the teacher: imported weights, or a finished run
+    'precompute': False,  # the teacher's logits are computed once, for all images, which then cannot be augmented
     'loss': 'temperature',  # a name of lightjax.distill.losses; its arguments in `hyper`
     'hyper': ml_collections.ConfigDict({'temperature': 4.0}),
     'weight': 0.9,  # of the teacher's term; the labels' term has 1 - weight
+    'terms': (),  # names of more terms, each with a field of its name here (see experiments/teaching.py)
   })
+  # Classes whose logits get one offset after training, the one that validation likes best: 'corrected/test/accuracy'.
+  config.correct_bias = ()
   config.checkpoint = ml_collections.ConfigDict({'seconds': 60.0, 'keep': 2})
   return config
 
@@ -182,6 +190,7 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   small.smoke = True
   small.epochs, small.batch_size, small.devices = 1, 16, 1
   small.data.update({'name': 'synthetic', 'dir': '', 'validation': 0.25})
+  small.data.per_class = 0
   small.data.update({'shape': shape, 'classes': classes, 'examples': 160})
   for name in small.compress.stages:
     if 'every' in small.compress.get(name, {}):

@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
+
 from lightjax import binarize, quantize
 from lightjax import share as sharing
-from lightjax.core import rules, schedules, specs
-from lightjax.core.transform import Transform, where
+from lightjax.core import rules, schedules, specs, trees
+from lightjax.core.transform import Own, Transform, transform, where
+from lightjax.core.typing import Array, Variables
 from lightjax.prune import budgets, criteria, patterns
 from lightjax.prune import transforms as pruning
 
 __all__ = [
-  'activations', 'binary_activations', 'binary_weights', 'dorefa_weights', 'prune', 'share', 'trained_ternary',
-  'weights',
+  'activations', 'binary_activations', 'binary_weights', 'dorefa_weights', 'max_norm', 'prune', 'share',
+  'trained_ternary', 'weights',
 ]
 
 
@@ -140,6 +143,30 @@ def binary_weights(run: Run, *, binarizer: str, clip: float = 0.0) -> Transform:
   """
   function = specs.resolve(binarizer, binarize.binarizers, field='binarizer')
   return binarize.weights(function, clip=clip or None, steps=run.steps)
+
+
+def max_norm(run: Run, *, bound: float) -> Transform:
+  """Weight constraint: after each step, no unit's incoming weights are longer than `bound`.
+
+  Args:
+    run: its length.
+    bound: largest Euclidean norm, above 0, of the weights of one output (the kernel's last axis).
+  Returns:
+    The transform; it stores nothing.
+  Source: Srivastava et al. 2014, JMLR 15, section 5.1.
+  """
+
+  def project(variables: Variables, own: Own) -> Variables:
+    leaves = trees.flatten(variables)
+
+    def shortened(weight: Array) -> Array:
+      norms = jnp.sqrt(jnp.square(weight).sum(tuple(range(weight.ndim - 1)), keepdims=True))
+      return weight * (bound / jnp.maximum(norms, bound))
+
+    return trees.replace(variables, {path: shortened(leaves[path]) for path in own.state})
+
+  return transform('max_norm', project=project, init=lambda variables, context: Own(
+    state={path: jnp.zeros(()) for path in context.select(variables)}))
 
 
 def trained_ternary(run: Run, *, threshold: float = 0.05) -> Transform:

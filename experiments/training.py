@@ -7,7 +7,7 @@ import math
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,9 +15,10 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, factorizing, layers, removing, reshaping, starting, unit
+from experiments import building, factorizing, layers, removing, reshaping, starting, teaching, unit
 from experiments.building import Program
 from experiments.reshaping import NOTHING, Surgery
+from experiments.teaching import Teacher
 from lightjax import artifact, measure, models
 from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
@@ -41,8 +42,57 @@ def program(
   Returns:
     The program.
   """
-  teacher = unit.prerequisites(config).get('teacher')
-  return building.program(config, None if teacher is None else program(teacher, teachers), surgery)
+  return building.program(config, teacher(config, teachers), surgery)
+
+
+def teacher(config: ml_collections.ConfigDict, surgery: Surgery = NOTHING) -> Teacher | None:
+  """The frozen network that a config is taught by, without its numbers; None without one."""
+  if config.distill.weights:
+    return _stored_teacher(config)[0]
+  needed = unit.prerequisites(config).get('teacher')
+  if needed is None:
+    return None
+  built = program(needed, surgery)
+
+  def apply(numbers: PyTree, images: jax.Array, **call: Any) -> Any:
+    return built.compressed.apply(*numbers, images, **call)
+
+  return Teacher(None if surgery.steps else built.network, built.splits.info.classes, apply, surgery)
+
+
+def _stored_teacher(config: ml_collections.ConfigDict) -> tuple[Teacher, PyTree]:
+  def network(model: Mapping[str, Any]) -> Any:
+    fields = {key: value for key, value in model.items() if key != 'name'}
+    return specs.call(specs.resolve(model['name'], models, field='distill.weights'), fields, field='distill.weights')
+
+  return teaching.stored(config.distill.weights, network)
+
+
+def _numbers(config: ml_collections.ConfigDict, finished: Finished, built: Program) -> PyTree:
+  """What the step is given of the teachers: the numbers of each, or their logits; None without a teacher."""
+  surgery, found = _teachers(config, finished)
+  frozen = teacher(config, surgery)
+  if frozen is None:
+    return None
+  if config.distill.precompute:
+    if config.data.augment or config.data.path != 'memory':
+      raise specs.SpecError(
+        "distill.precompute: the teacher's logits are of images as they are stored; leave data.augment empty and "
+        "data.path='memory', or set distill.precompute=False.")
+    images = built.splits.train.arrays()[0]
+    return devices.replicate(teaching.precomputed(frozen, found, built.normalize, images), built.mesh)
+  return devices.replicate(found, built.mesh)
+
+
+def _teachers(config: ml_collections.ConfigDict, finished: Finished) -> tuple[Surgery, tuple[PyTree, ...]]:
+  """What was changed of the teachers' network, the same for all, and the numbers of each."""
+  if config.distill.weights:
+    return NOTHING, (_stored_teacher(config)[1],)
+  found = [finished(needed) for role, needed in unit.prerequisites(config).items() if role.startswith('teacher')]
+  surgeries = {json.dumps(surgery.to_json()): surgery for _, _, surgery in found}
+  if len(surgeries) > 1:
+    raise specs.SpecError('distill.seeds: the teachers have lost other channels each; use one of them.')
+  return next(iter(surgeries.values()), NOTHING), tuple((variables, own) for variables, own, _ in found)
 
 
 def check(config: ml_collections.ConfigDict, progress: unit.Progress) -> None:
@@ -115,13 +165,13 @@ def train(
   Returns:
     {'metrics', 'layers', 'versions', 'device'}.
   """
-  taught, teachers = _teacher(config, finished)
+  teachers, _ = _teachers(config, finished)
   # A run that goes on goes on with what it kept.
   built, state = _smaller(config, *_beginning(config, finished), teachers, reshaping.read(folder))
   _keep_topology(folder, built)
   if built.surgery.steps:
     unit.write(folder / reshaping.FILE, json.dumps(built.surgery.to_json()))
-  teacher = None if taught is None else devices.replicate(taught, built.mesh)
+  taught = _numbers(config, finished, built)
 
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   best = _snapshot(state)
@@ -136,7 +186,7 @@ def train(
   clock = _Clock(about['seconds'])
 
   def advance(state: TrainState, batch: Any) -> TrainState:
-    state = built.advance(state, key, batch, teacher)
+    state = built.advance(state, key, batch, taught)
     clock.start(state)
     return state
 
@@ -178,7 +228,13 @@ def train(
   finally:
     metrics.close()
   progress({'step': built.steps, 'steps': built.steps, 'phase': 'evaluating'})
-  return _figures(config, built, folder, state, best, about, clock.seconds)
+  figures = _figures(config, built, folder, state, best, about, clock.seconds)
+  surgery, numbers = _teachers(config, finished)
+  frozen = teacher(config, surgery)
+  if frozen is not None:
+    figures['metrics']['teacher/test/accuracy'] = teaching.accuracy(
+      frozen, numbers, built.normalize, built.splits.test)
+  return figures
 
 
 def _beginning(
@@ -196,15 +252,6 @@ def _beginning(
   if step is None:
     return (None if config.start.rewind == 'fresh' else last), last, surgery
   return _weights_after(step, parent, finished), last, surgery
-
-
-def _teacher(config: ml_collections.ConfigDict, finished: Finished) -> tuple[tuple[Variables, Own] | None, Surgery]:
-  """What a unit is taught by, and what was changed of the teacher's network."""
-  needed = unit.prerequisites(config)
-  if 'teacher' not in needed:
-    return None, NOTHING
-  variables, own, surgery = finished(needed['teacher'])
-  return (variables, own), surgery
 
 
 def _smaller(
@@ -247,14 +294,14 @@ def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finis
   """
   while config.start.config and _rewind_step(config) is not None:
     config = unit.prerequisites(config)['start']
-  taught, teachers = _teacher(config, finished)
+  teachers, _ = _teachers(config, finished)
   built, state = _smaller(config, *_beginning(config, finished), teachers, finished(config)[2])
   if step > built.steps:
     raise specs.SpecError(f"start.rewind='{step}': the run to start from has {built.steps} steps only.")
-  teacher = None if taught is None else devices.replicate(taught, built.mesh)
+  taught = _numbers(config, finished, built)
   key = devices.replicate(rngs.root(config.seed), built.mesh)
   for batch in itertools.islice(built.batches(config.seed, 0), step):
-    state = built.advance(state, key, batch, teacher)
+    state = built.advance(state, key, batch, taught)
   return {**state.collections, 'params': state.params}
 
 
@@ -279,6 +326,10 @@ def _figures(
       'best/validation/accuracy': about['best_accuracy'], 'best/epoch': about['best_epoch'],
       'best/test/accuracy': built.evaluate('test', best['variables'], best['own'])['accuracy'],
     }
+  if config.correct_bias:
+    figures |= teaching.corrected(
+      lambda images: built.logits(variables, own, images), config.correct_bias, built.splits.validation,
+      built.splits.test)
   view = built.compressed.transform.view(variables, own, None)
   encoded = built.compressed.transform.finalize(variables, own)
   spec = {'model': {**config.model.to_dict(), 'classes': built.splits.info.classes}, 'precision': config.precision}

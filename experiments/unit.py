@@ -70,20 +70,33 @@ def essence(config: ml_collections.ConfigDict) -> dict[str, Any]:
     essence['fresh'] = list(config.start.fresh)
   if config.start.config and config.start.rewind != 'last':
     essence['start'] = {'unit': essence['start'], 'rewind': config.start.rewind}
-  if config.distill.config:
-    essence['distill'] = {
+  if config.distill.weights and config.distill.config:
+    raise specs.SpecError(f'{config.name}: distill.weights and distill.config are both set; a run has one teacher.')
+  if config.distill.weights:
+    essence['teacher'] = starting.digest(pathlib.Path(config.distill.weights))
+  if config.distill.config or config.distill.weights or config.distill.terms:
+    taught: dict[str, Any] = {
       'loss': config.distill.loss, 'weight': config.distill.weight,
       'hyper': specs.without_defaults(
         specs.resolve(config.distill.loss, losses, field='distill.loss'), config.distill.hyper.to_dict())}
+    if config.distill.terms:
+      taught['terms'] = [
+        {name: configuration.flatten(config.distill[name])} for name in config.distill.terms if name in config.distill]
+    if config.distill.precompute:
+      taught['precompute'] = True
+    essence['distill'] = taught
   return specs.canonical(essence)
 
 
 def prerequisites(config: ml_collections.ConfigDict) -> dict[str, ml_collections.ConfigDict]:
-  """The units that must be done first: 'start' and 'teacher', each with this unit's seed."""
+  """The units that must be done first: 'start' with this unit's seed, 'teacher' (and 'teacher1', ...) with theirs."""
   needed = {}
-  for role, reference in {'start': config.start, 'teacher': config.distill}.items():
+  references = [('start', config.start, config.seed)] + [
+    (f'teacher{index or ""}', config.distill, seed)
+    for index, seed in enumerate(config.distill.seeds or (config.seed,))]
+  for role, reference, seed in references:
     if reference.config:
-      changes = [*reference.overrides, ('seed', config.seed)]
+      changes = [*reference.overrides, ('seed', seed)]
       unit = configuration.override(configuration.load(reference.config), changes)
       if unit.data.name == config.data.name:
         unit = configuration.override(unit, [('data.dir', config.data.dir)])  # the same images lie in the same place
@@ -230,7 +243,7 @@ def _sources(config: ml_collections.ConfigDict) -> dict[str, str | None]:
   own: dict[str, str | None] = {}
   for field, value in configuration.flatten(config).items():
     unused = field.startswith('compress.') and field.split('.')[1] not in (*config.compress.stages, 'stages')
-    if unused or field in ('name', 'data.dir', 'start.config', 'start.weights', 'distill.config'):
+    if unused or field in ('name', 'data.dir', 'start.config', 'start.weights', 'distill.config', 'distill.weights'):
       continue
     for name in value if isinstance(value, tuple | list) else (value,):
       name = name.partition('(')[0] if isinstance(name, str) else ''  # 'my_file:my_pattern(2)'

@@ -59,3 +59,4 @@ def test_the_recipes_run_with_functions_of_ones_own(tmp_path):
   assert 'speedup' in follow('my_ranks:half')
   assert 'stored/logit difference' in follow('my_scales:three_quarters')
   assert 'stored/logit difference' in follow('my_binarizer:centred')
+  assert 'teacher/test/accuracy' in follow('my_loss:absolute')

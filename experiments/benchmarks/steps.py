@@ -13,6 +13,7 @@ import numpy as np
 
 from lightjax.core import rngs
 from lightjax.core.transform import Transform
+from lightjax.core.typing import PyTree
 from lightjax.train import compression, devices, optimizers
 from lightjax.train import state as states
 from lightjax.train import step as steps
@@ -21,7 +22,8 @@ __all__ = ['training_step', 'write']
 
 
 def training_step(
-  model: nn.Module, method: Transform, shape: tuple[int, int, int, int], *, device_count: int = 1
+  model: nn.Module, method: Transform, shape: tuple[int, int, int, int], *, device_count: int = 1,
+  distillation: steps.Distillation | None = None, teacher: PyTree = None
 ) -> Callable[[], None]:
   """A step of SGD with momentum and weight decay under a method; a call takes one step and waits for it.
 
@@ -30,6 +32,8 @@ def training_step(
     method: the transform.
     shape: [b, h, w, c] of the images.
     device_count: devices that share the batch.
+    distillation: teaching, or None.
+    teacher: what the step is given of the teacher.
   """
   generator = np.random.default_rng(0)
   over = devices.mesh(device_count)
@@ -41,12 +45,14 @@ def training_step(
   optimizer = optimizers.optimizer(optimizers.sgd, optimizers.constant(0.01, total=1), weight_decay=1e-4)
   own = compressed.init(variables, key=rngs.root(0))
   state = devices.replicate(states.create(variables, own, optimizer, averaged=False), over)
-  compiled = jax.jit(steps.training_step(compressed, optimizer, prepare=lambda key, images: images), donate_argnums=0)
+  compiled = jax.jit(steps.training_step(
+    compressed, optimizer, prepare=lambda key, images: images, distillation=distillation), donate_argnums=0)
   key = devices.replicate(rngs.root(0), over)
+  (index,) = devices.shard([np.arange(shape[0])], over)
 
   def take() -> None:
     nonlocal state
-    state = compiled(state, key, images, labels)
+    state = compiled(state, key, images, labels, teacher, index)
     jax.block_until_ready(state.step)
 
   return take

@@ -125,6 +125,11 @@ def check(function: Callable[..., Any], fields: Mapping[str, Any], given: int, *
     raise SpecError(f'{field}: {name} needs {", ".join(missing)}.')
 
 
+def arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+  """The names of all that a function takes."""
+  return tuple(inspect.signature(function).parameters)
+
+
 def call(function: Callable[..., Any], fields: Mapping[str, Any], *given: Any, field: str, **always: Any) -> Any:
   """Call a function with a config's fields as keyword arguments, all of them checked first.
 

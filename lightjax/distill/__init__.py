@@ -1,4 +1,4 @@
-"""Distillation: losses of a student against its teacher."""
-from lightjax.distill import losses
+"""Distillation: losses of a student against its teacher, taps of features, and what such terms train beside it."""
+from lightjax.distill import learners, losses, taps, terms
 
-__all__ = ['losses']
+__all__ = ['learners', 'losses', 'taps', 'terms']

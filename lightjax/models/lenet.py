@@ -33,19 +33,22 @@ class LeNet300(nn.Module):
     hidden: widths of the hidden layers.
     classes: number of logits.
     dtype: of the computation; the last layer is float32.
+    dropout: rates of the input's and of the hidden units' dropout, 0..1.
   """
 
   hidden: tuple[int, ...] = (300, 100)
   classes: int = 10
   dtype: Any = jnp.float32
+  dropout: tuple[float, float] = (0.0, 0.0)
 
   @nn.compact
   def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b classes']:
     """Logits of a batch of images."""
-    del train  # nothing here differs
-    x = x.reshape(x.shape[0], -1)
+    at_input, at_hidden = self.dropout
+    x = nn.Dropout(at_input, deterministic=not train)(x.reshape(x.shape[0], -1))
     for index, width in enumerate(self.hidden, 1):
       x = nn.relu(nn.Dense(width, kernel_init=xavier, dtype=self.dtype, name=f'fc{index}')(x))
+      x = nn.Dropout(at_hidden, deterministic=not train)(x)
     return nn.Dense(self.classes, kernel_init=xavier, dtype=jnp.float32, name=f'fc{len(self.hidden) + 1}')(x)
 
 
@@ -118,9 +121,13 @@ class LeNet5Classic(nn.Module):
     return nn.Dense(self.classes, kernel_init=xavier, dtype=jnp.float32, name='fc3')(x)
 
 
-def lenet300(*, hidden: tuple[int, ...] = (300, 100), classes: int = 10, dtype: Any = jnp.float32) -> LeNet300:
+def lenet300(
+    *, hidden: tuple[int, ...] = (300, 100), classes: int = 10, dtype: Any = jnp.float32,
+    dropout: tuple[float, float] = (0.0, 0.0),
+) -> LeNet300:
   """LeNet-300-100; see `LeNet300`."""
-  return LeNet300(tuple(hidden), classes, dtype)
+  at_input, at_hidden = dropout
+  return LeNet300(tuple(hidden), classes, dtype, (at_input, at_hidden))
 
 
 def lenet5(

@@ -1,8 +1,8 @@
 """The training step (gradients at the view, pulled back; optimizer; masks; averages) and the evaluation step."""
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,9 @@ from jax import lax
 from lightjax.core import rngs
 from lightjax.core.transform import Own
 from lightjax.core.typing import Array, PyTree, Variables
+from lightjax.distill import taps
+from lightjax.distill import terms as teaching
+from lightjax.distill.terms import Term
 from lightjax.train import losses
 from lightjax.train.compression import Compressed
 from lightjax.train.state import TrainState
@@ -20,19 +23,20 @@ __all__ = ['Distillation', 'evaluation_step', 'training_step']
 
 
 class Distillation(NamedTuple):
-  """A student's share of teaching: loss = (1 - weight) loss of the labels + weight * criterion, weights on batch means.
+  """Teaching: loss = labels * loss of the labels + the sum of the terms, all of them means over the batch.
 
   Attributes:
-    apply: (teacher, images) -> logits [b c] of the frozen teacher in evaluation mode; `teacher` is a pytree, an
-      argument of the step and no constant of it, so that runs with other teachers share the compiled step.
-    criterion: (student logits, teacher logits, **hyper) -> loss [b]; see `distill.losses`.
-    weight: share of the criterion, 0..1.
-    hyper: hyperparameters of the criterion, `{'temperature': 4.0}`.
+    apply: (teacher, images, index [b] or None, names) -> features by name ('' for the logits) of the frozen teacher in
+      evaluation mode, on the very images that the student sees; `teacher` is a pytree, an argument of the step and no
+      constant of it, so that runs with other teachers share the compiled step.
+    terms: what is compared, see `distill.terms`.
+    labels: weight of the labels' loss.
+    owned: the last stage of the transform is the terms' `owner`; without it they own nothing.
   """
-  apply: Callable[[PyTree, Array], Array]
-  criterion: Callable[..., Array]
-  weight: float
-  hyper: Mapping[str, float]
+  apply: Callable[[PyTree, Array, Array | None, Sequence[str]], Mapping[str, Array]]
+  terms: tuple[Term, ...]
+  labels: float
+  owned: bool = False
 
 
 def training_step(
@@ -55,39 +59,56 @@ def training_step(
     loss: (outputs [b c], labels [b], label smoothing) -> loss [b]; of `losses`.
     label_smoothing: mass taken from the true class, 0..1.
     average: decay of the params' moving average, 0..1; used if the state has one.
-    distillation: teaching by a frozen network, or None.
+    distillation: teaching by a frozen network or by the network itself, or None.
     penalty: variables as the forward pass sees them -> a term of the loss, such as those of `prune.regularizers`.
   Returns:
-    (state, key of the run, images [b h w c], labels [b], teacher or None) -> state. A step whose loss or gradient is
-    not finite leaves the state as it was and is noted in `state.failed`.
+    (state, key of the run, images [b h w c], labels [b], teacher or None, index of the examples [b] or None) -> state.
+    A step whose loss or gradient is not finite leaves the state as it was and is noted in `state.failed`.
   """
 
-  def step(state: TrainState, key: Array, images: Array, labels: Array, teacher: PyTree = None) -> TrainState:
+  tapped = () if distillation is None else teaching.names(distillation.terms, teaching.SELF)
+
+  def step(
+    state: TrainState, key: Array, images: Array, labels: Array, teacher: PyTree = None, index: Array | None = None
+  ) -> TrainState:
     key = rngs.fold(key, 'step', state.step)
     inputs = prepare(rngs.fold(key, 'prepare'), images)
-    taught = None if distillation is None else lax.stop_gradient(distillation.apply(teacher, inputs))
+    taught: Mapping[str, Array] = {}
+    if distillation is not None:
+      wanted = teaching.names(distillation.terms, teaching.TEACHER)
+      taught = lax.stop_gradient(distillation.apply(teacher, inputs, index, wanted))
     view_key = rngs.fold(key, 'view')
 
     def view(params: PyTree, trainable: PyTree) -> Variables:
       own = state.own._replace(trainable=trainable)
       return compressed.transform.view({**state.collections, 'params': params}, own, view_key)['params']
 
-    def objective(viewed: PyTree, trainable: PyTree) -> tuple[Array, tuple[Array, PyTree, PyTree]]:
+    def objective(viewed: PyTree, trainable: PyTree) -> tuple[Array, tuple[Array, PyTree, PyTree, Own]]:
       own = state.own._replace(trainable=trainable)
+      capture: dict[str, Any] = {'capture_intermediates': taps.capture(tapped)} if tapped else {}
       (logits, mutated), observed = compressed.apply_view(
         {**state.collections, 'params': viewed}, own, inputs, observe=True, train=True,
-        mutable=list(state.collections), rngs={'dropout': rngs.fold(key, 'dropout')})
+        mutable=[*state.collections, *(['intermediates'] if tapped else [])],
+        rngs={'dropout': rngs.fold(key, 'dropout')}, **capture)
+      mutated = dict(mutated)
+      features = mutated.pop('intermediates', {})
       value = loss(logits, labels, label_smoothing).mean()
       if distillation is not None:
-        teaching = distillation.criterion(logits, taught, **distillation.hyper).mean()
-        value = (1 - distillation.weight) * value + distillation.weight * teaching
+        owned = Own(own.trainable[-1], own.state[-1]) if distillation.owned else Own({}, {})
+        lessons, kept = teaching.total(
+          distillation.terms, owned, rngs.fold(key, 'distill'), labels=labels, images=inputs, index=index,
+          student=lambda names: taps.read(features, logits, names),
+          teacher=lambda names: tuple(taught[name] for name in names))
+        value = distillation.labels * value + lessons
+        if distillation.owned:
+          own = own._replace(state=(*own.state[:-1], kept))
       if penalty is not None:
         value += penalty({**state.collections, 'params': viewed})
-      return value, (logits, mutated, observed)
+      return value, (logits, mutated, observed, own)
 
     viewed, pull_back = jax.vjp(view, state.params, state.own.trainable)
     differentiate = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
-    (value, (logits, mutated, observed)), (at_view, direct) = differentiate(viewed, state.own.trainable)
+    (value, (logits, mutated, observed, after)), (at_view, direct) = differentiate(viewed, state.own.trainable)
     gradients, through_view = pull_back(at_view)
     gradients = {'params': gradients, 'transform': jax.tree.map(jnp.add, through_view, direct)}
 
@@ -104,7 +125,7 @@ def training_step(
 
     # The optimizer's slots are masked over both trees, the averaged params over their own.
     variables, own, _ = compressed.update(
-      {**collections, 'params': trained['params']}, state.own._replace(trainable=trained['transform']),
+      {**collections, 'params': trained['params']}, after._replace(trainable=trained['transform']),
       step=state.step + 1, key=rngs.fold(key, 'update'), observed=observed, gradients=at_view, loss=loss_of,
       batch=(inputs,))
     params = variables['params']

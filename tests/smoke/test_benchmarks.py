@@ -13,6 +13,9 @@ COMMANDS = {
   'integer_inference': (['--networks=resnet8:8', '--batch_size=2', '--rounds=4'],
                         r'integers, int8 products +[\d.]+ ms +[\d.]+ x float32'),
   'surgery_time': (['--model=resnet8', '--size=8'], r'surgery +[\d.]+ s'),
+  'distillation_overhead': (
+    ['--student=resnet8', '--teacher=resnet8', '--size=8', '--batch_size=4', '--rounds=1'],
+    r'distilled step, precomputed +[\d.]+ ms  bound +[\d.]+ ms, \d+\.\d\d of it'),
   'loop_speed': (['--config.epochs=60'], r'lenet300, batch 128: [\d,]+ examples/s'),
 }
 

@@ -9,7 +9,7 @@ import pytest
 from lightjax import prune, quantize
 from lightjax.core import schedules, trees
 from lightjax.core.transform import Own, chain, transform, where
-from lightjax.distill import losses
+from lightjax.distill import learners, losses, terms
 from lightjax.train import compression, devices, optimizers, step
 from lightjax.train import state as states
 
@@ -213,7 +213,8 @@ def test_randomness_is_new_in_each_step_and_a_function_of_key_and_step():
 def test_a_student_pays_its_share_of_both_terms(weight):
   """(1 - weight) cross-entropy + weight T^2 KL(teacher || student), by NumPy."""
   teacher = jnp.asarray(np.random.default_rng(3).normal(size=(16, 3)), jnp.float32)
-  teaching = step.Distillation(lambda taught, images: taught, losses.temperature, weight, {'temperature': 3.0})
+  term = terms.Term('logits', losses.temperature, {'temperature': 3.0}, weight, learners.none(), ('',), ('',))
+  teaching = step.Distillation(lambda taught, images, index, names: {'': taught}, (term,), 1 - weight)
   _, state, advance = build(distillation=teaching)
   logits = np.asarray(
     Net().apply({**state.collections, 'params': state.params}, IMAGES, train=True, mutable=['batch_stats'])[0])

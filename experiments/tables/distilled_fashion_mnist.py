@@ -1,0 +1,20 @@
+"""Losses of distillation: ResNet-8 teaches a quarter of itself, 12,000 images of Fashion-MNIST.
+
+One teacher, 20 epochs; students of 5 epochs, each with the labels' loss and the term of the paper named, its weight
+that of the published CIFAR-100 recipe (not tuned here). `depth` and `mutual` have no teacher. Both the last epoch and
+the best on validation are shown; `seconds` are those of training, 935 steps. Differences of a few tenths of a point are
+within what seeds make. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
+"""
+from experiments.distillation_methods import ALONE, PAPERS
+
+BASE, SEEDS, METRIC = 'distilled_fashion_mnist.py:student', (0, 1, 2), 'test/accuracy'
+COLUMNS = ('best/test/accuracy', 'teacher/test/accuracy', 'params', 'bytes', 'seconds')
+
+TEACHER = {'distill.config': 'distilled_fashion_mnist.py:teacher'}
+
+def cells():
+  """The student alone, then with each term."""
+  yield {'method': 'student alone'}, {}
+  yield {'method': 'KD'}, {'distill.weight': 0.9} | TEACHER
+  for term, paper in PAPERS.items():
+    yield {'method': paper}, {'distill.terms': (term,)} | ({} if term in ALONE else TEACHER)
