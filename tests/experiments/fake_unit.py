@@ -62,7 +62,7 @@ def run(config, root, progress):
     raise MemoryError('Unable to allocate 8 PiB')
   if config.behaviour == 'nothing':
     return {}
-  if config.behaviour == 'slow':
+  if config.behaviour == 'slow' or (config.behaviour == 'slow once' and not (folder / 'saved.txt').exists()):
     saved = []
     signal.signal(signal.SIGTERM, lambda *_: saved.append(1))
     for step in range(600):
