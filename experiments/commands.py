@@ -1,6 +1,7 @@
 """What every command shares: flags, devices, progress, and one readable line when something is wrong.
 
 Exit codes: 0 done, 1 the work failed, 2 the command was wrong, 128 + signal when it was stopped and can be resumed.
+Launchers start again what ended with 129, 130 or 143, and nothing else (launch/README.md).
 """
 from __future__ import annotations
 

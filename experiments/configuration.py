@@ -7,6 +7,7 @@ old results valid.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -217,12 +218,20 @@ def nested(config: ml_collections.ConfigDict, field: str) -> dict[str, Any]:
 
 def essential(config: ml_collections.ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
   """The fields that differ from their default, without what a run is not about; dotted field to canonical value."""
-  defaults = flatten(default())
-  return {
-    field: canonical(value) for field, value in sorted(flatten(config).items())
-    if not any(field == each or field.startswith(f'{each}.') for each in INCIDENTAL)
-    and (field not in defaults or canonical(defaults[field]) != canonical(value))
-  }
+  defaults = _canonical_defaults()
+  differing = {}
+  for field, value in sorted(flatten(config).items()):
+    if not any(field == each or field.startswith(f'{each}.') for each in INCIDENTAL):
+      written = canonical(value)
+      if field not in defaults or defaults[field] != written:
+        differing[field] = written
+  return differing
+
+
+@functools.cache
+def _canonical_defaults() -> dict[str, Any]:
+  """Made once: a table of a thousand rows asks for the identity of each."""
+  return {field: canonical(value) for field, value in flatten(default()).items()}
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:

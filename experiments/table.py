@@ -2,14 +2,18 @@
 
   python -m experiments.table --table=NAME --jobs=2
   python -m experiments.table --table=path/to/my_table.py --workdir=runs --results=experiments/results
+  python -m experiments.table --table=NAME --part=0/4   # every fourth row, for one of four machines
+  python -m experiments.table --table=NAME --watch      # beside those that train: the table as it fills
 
 Interrupted (Ctrl-C, SIGTERM, kill -9), the same command resumes. Ends with 0; 1 when a row failed; 2 on a mistake in
-the command or in the table file; 130 after Ctrl-C (the workers save first; a second Ctrl-C does not wait for them).
+the command or in the table file; 128 + signal when it was stopped (129, 130 after Ctrl-C, 143): the workers save first
+(a second Ctrl-C does not wait for them), and whoever started it may start it again.
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -19,7 +23,7 @@ from typing import Any, NamedTuple
 import rich.console
 from absl import app, flags, logging
 
-from experiments.engine import progress, rendering, rows, scheduling, tables
+from experiments.engine import progress, rendering, rows, scheduling, tables, watching
 from experiments.engine.errors import TableError
 
 TABLE = flags.DEFINE_string(
@@ -33,7 +37,15 @@ SMOKE = flags.DEFINE_bool(
   'smoke', False, 'The variant that runs in seconds on bundled data, first seed only; its figures mean nothing.'
 )
 DATA_DIR = flags.DEFINE_string('data_dir', '', 'Where the images lie: idx files, or the data_dir of TFDS.')
+PART = flags.DEFINE_string(
+  'part', None, 'I/N: train every Nth row, from the Ith (0 to N-1), and write no table; --notrain then shows the whole.'
+)
+RETRIES = flags.DEFINE_integer('retries', 2, 'How often a unit whose process died is tried again.')
+WATCH = flags.DEFINE_bool('watch', False, 'Train nothing; show what is there until all rows are done.')
 TRAIN = flags.DEFINE_bool('train', True, 'Train what is missing; --notrain only shows what is there.')
+
+
+_WATCH_SECONDS = 2.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -57,6 +69,7 @@ def find_work(
   trained: Sequence[int],
   smoke: bool,
   data_dir: str,
+  part: tuple[int, int] = (0, 1),
 ) -> Work:
   """Builds every config and looks which results exist.
 
@@ -68,18 +81,20 @@ def find_work(
     trained: seeds among them that are run if they are missing.
     smoke: take the smoke variant of every config.
     data_dir: where the images lie on this machine.
+    part: (I, N): of the rows only every Nth is run, from the Ith on.
   Returns:
     The work; rows in the order of the cells, then of the seeds.
   Raises:
     TableError: a config that cannot be built; names the cell.
   """
   work = Work({}, {}, {})
+  index, parts = part
   for number, cell in enumerate(table.cells):
     for seed in shown:
       name = f'{" ".join(map(str, cell.labels.values()))}, seed {seed}'
       config = tables.build(table, cell, seed=seed, smoke=smoke, data_dir=data_dir)
       try:
-        if cell.run and seed in trained:
+        if cell.run and seed in trained and len(work.identities) % parts == index:
           identity = scheduling.collect(
             unit, config, root=root, name=name, group=number, units=work.units, results=work.found
           )
@@ -94,6 +109,21 @@ def find_work(
   return work
 
 
+def refresh(work: Work, *, unit: ModuleType, root: pathlib.Path) -> None:
+  """Reads the results that have come since the last look; those that were found before are not read again.
+
+  Args:
+    work: its `found` is changed in place.
+    unit: the module of the work units.
+    root: folder of the units.
+  """
+  for identity in dict.fromkeys((*work.units, *work.identities.values())):
+    if identity not in work.found:
+      result = unit.result(root, identity)
+      if result is not None:
+        work.found[identity] = result
+
+
 def make_table(
   name: str,
   *,
@@ -106,6 +136,9 @@ def make_table(
   smoke: bool = False,
   train: bool = True,
   data_dir: str = '',
+  part: tuple[int, int] | None = None,
+  retries: int = 2,
+  watch: float | None = None,
 ) -> int:
   """Trains and renders one table.
 
@@ -120,6 +153,9 @@ def make_table(
     smoke: run the smoke variant of every config.
     train: train what is missing.
     data_dir: where the images lie on this machine.
+    part: (I, N): train every Nth row from the Ith on, and write no table: other parts are trained elsewhere.
+    retries: how often a unit whose process died is tried again.
+    watch: seconds between two looks at what others train; this process then trains and writes nothing.
   Returns:
     Exit code: 0, or 1 when a unit failed.
   Raises:
@@ -134,11 +170,15 @@ def make_table(
   root = workdir / 'units'
   label = f'{table.name}-smoke' if smoke else table.name
   folders = [workdir / 'tables' / label] + ([results / label] if results is not None else [])
+  if part is not None and results is not None:
+    raise TableError('--results with --part: a part is no table; train the parts, then --notrain --results=...')
   for folder in (root, *folders):
     folder.mkdir(parents=True, exist_ok=True)
   before = {row['id']: row for folder in reversed(folders) for row in rows.read(folder / 'rows.jsonl') if row['result']}
-  trained = chosen if train else ()
-  work = find_work(table, unit=unit, root=root, shown=shown, trained=trained, smoke=smoke, data_dir=data_dir)
+  trained = chosen if train and watch is None else ()
+  work = find_work(
+    table, unit=unit, root=root, shown=shown, trained=trained, smoke=smoke, data_dir=data_dir, part=part or (0, 1)
+  )
   wanted = set(work.identities.values())
   others = len(work.units.keys() - wanted)
   console.print(
@@ -151,12 +191,9 @@ def make_table(
   )
   errors: dict[str, str] = {}
 
-  def write_rows() -> list[dict[str, Any]]:
-    for identity in work.units:
-      result = unit.result(root, identity)
-      if result is not None:
-        work.found[identity] = result
-    made = [
+  def read_rows() -> list[dict[str, Any]]:
+    refresh(work, unit=unit, root=root)
+    return [
       rows.make(
         table.cells[number],
         seed=seed,
@@ -170,9 +207,28 @@ def make_table(
       )
       for (number, seed), identity in work.identities.items()
     ]
-    for folder in folders:
+
+  def write_rows() -> list[dict[str, Any]]:
+    made = read_rows()
+    for folder in folders if part is None else ():
       rows.write(folder / 'rows.jsonl', made)
     return made
+
+  def report(made: Sequence[dict[str, Any]]) -> rendering.Report:
+    return rendering.Report(table=table, rows=made, bases=tables.bases(table), is_smoke=smoke)
+
+  if watch is not None:
+    awaited = {
+      identity for (number, seed), identity in work.identities.items() if table.cells[number].run and seed in chosen
+    }
+
+    def look() -> watching.Look:
+      made = read_rows()
+      before.update({row['id']: row for row in made if row['result']})  # their curves are not read again
+      return watching.Look(report(made), len(awaited & work.found.keys()), len(awaited))
+
+    watching.watch(look, console=console, seconds=watch)
+    return 0
 
   if work.units:
     for index, share in enumerate(shares):
@@ -180,19 +236,19 @@ def make_table(
     seen = progress.Progress(console, total=len(work.units), workers=len(shares), root=root)
     try:
       with seen.showing():
-        errors = scheduling.execute(work.units, unit=unit, root=root, shares=shares, listen=seen)
+        errors = scheduling.execute(work.units, unit=unit, root=root, shares=shares, listen=seen, retries=retries)
     except KeyboardInterrupt:
       write_rows()
       done = len(work.units.keys() & work.found.keys())
       console.print(f'stopped: {done} of {len(work.units)} units done; the same command resumes.')
       raise
 
-  made = write_rows()
-  report = rendering.Report(table=table, rows=made, bases=tables.bases(table), is_smoke=smoke)
-  console.print(rendering.terminal(report, width=console.width))
-  for folder in folders:
-    for path in (folder / 'rows.jsonl', *rendering.write(report, folder)):
-      console.print(f'wrote {path}', highlight=False, soft_wrap=True)
+  if part is None:
+    full = report(write_rows())
+    console.print(rendering.terminal(full, width=console.width))
+    for folder in folders:
+      for path in (folder / 'rows.jsonl', *rendering.write(full, folder)):
+        console.print(f'wrote {path}', highlight=False, soft_wrap=True)
   if errors:
     console.print(f'{len(errors)} units failed; the same command tries them again.', style='red')
   return 1 if errors else 0
@@ -208,6 +264,15 @@ def _seeds(texts: Sequence[str] | None) -> list[int] | None:
   if not seeds:
     raise TableError('--seeds is empty: want integers such as 0,1,2.')
   return seeds
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+  if text is None:
+    return None
+  found = re.fullmatch(r'(\d+)/(\d+)', text)
+  if found is None or int(found[1]) >= int(found[2]):
+    raise TableError(f'--part={text}: want I/N with I from 0 to N-1, such as 0/4.')
+  return int(found[1]), int(found[2])
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -249,6 +314,9 @@ def main(arguments: Sequence[str]) -> int:
       smoke=SMOKE.value,
       train=TRAIN.value,
       data_dir=DATA_DIR.value,
+      part=_part(PART.value),
+      retries=RETRIES.value,
+      watch=_WATCH_SECONDS if WATCH.value else None,
     )
   except TableError as error:
     print(f'error: {error}', file=sys.stderr)

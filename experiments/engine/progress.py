@@ -116,6 +116,8 @@ class Progress:
       self.done += 1
       took = f', {duration(time.monotonic() - seat.began)}' if seat else ''
       self._say(f'done    {event.unit.name}{took}', 'green')
+    elif event.kind == 'retry':
+      self._say(f'again   {event.unit.name}: {event.detail}', 'yellow')
     elif event.kind == 'failed':
       self.failed += 1
       self._say(f'FAILED  {event.unit.name}: {event.detail}; log: {worker.log_path(self.root, event.unit.id)}', 'red')

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments.engine import worker
+from experiments.engine import endings, worker
 from experiments.engine.errors import TableError
 
 _TICK_SECONDS = 0.25
@@ -47,7 +47,7 @@ class Share(NamedTuple):
 
 
 class Event(NamedTuple):
-  """What happened: kind is 'start', 'progress', 'done', 'failed' or 'dropped' (a prerequisite failed)."""
+  """What happened: kind is 'start', 'progress', 'retry', 'done', 'failed' or 'dropped' (a prerequisite failed)."""
 
   kind: str
   unit: Unit
@@ -160,6 +160,7 @@ class _Worker:
 
   def __init__(self, index: int, share: Share):
     ours, theirs = socket.socketpair()
+    self.kills_before = endings.out_of_memory_kills()
     # The modules that this process can import (a table's own, a user's package) can be imported there too.
     environment = {
       **os.environ,
@@ -221,14 +222,6 @@ class _Queue:
     return unit
 
 
-def _ending(code: int) -> str:
-  if code < 0:
-    name = signal.Signals(-code).name
-    hint = ' (out of memory?)' if name == 'SIGKILL' else ''
-    return f'worker killed by {name}{hint}'
-  return f'worker ended with exit code {code}'
-
-
 def execute(
   units: Mapping[str, Unit],
   *,
@@ -236,6 +229,7 @@ def execute(
   root: pathlib.Path,
   shares: Sequence[Share],
   listen: Callable[[Event | None], None],
+  retries: int = 0,
 ) -> dict[str, str]:
   """Runs all units, prerequisites first.
 
@@ -247,6 +241,7 @@ def execute(
     root: folder of the units.
     shares: one a worker.
     listen: called with every event, and with None a few times a second.
+    retries: how often a unit is started again whose process died. One that raised an exception would raise it again.
   Returns:
     id to one line, for every unit that failed or was dropped.
   Raises:
@@ -261,6 +256,7 @@ def execute(
     if not needs:
       queue.add(units[identity])
   errors: dict[str, str] = {}
+  crashes: collections.Counter[str] = collections.Counter()
   left = len(waiting)
   workers: dict[int, _Worker] = {}
 
@@ -280,12 +276,17 @@ def execute(
       if identity not in errors:
         settle(units[identity], error if at is None else f'{item.name} failed: {error}', None)
 
-  def conclude(member: _Worker, error: str | None) -> None:
+  def conclude(member: _Worker, error: str | None, *, crashed: bool = False) -> None:
     item, member.unit = member.unit, None
     if item is None:
       return
     if unit.result(root, item.id) is not None:
       error = None
+    elif crashed and crashes[item.id] < retries:
+      crashes[item.id] += 1
+      listen(Event('retry', item, member.index, f'{error}; try {crashes[item.id] + 1} of {retries + 1}'))
+      queue.add(item)
+      return
     elif error is None:
       error = 'ended without a valid result.json'
     settle(item, error, member.index)
@@ -330,7 +331,9 @@ def execute(
             dead = True
         if dead:
           del workers[member.index]
-          conclude(member, _ending(member.bury(patience_seconds=2.0)))  # its pipe closes a moment before it ends
+          code = member.bury(patience_seconds=2.0)  # its pipe closes a moment before it ends
+          kills = endings.out_of_memory_kills() - member.kills_before
+          conclude(member, endings.of_process(code, kills=kills), crashed=True)
       listen(None)
   finally:
     _close(list(workers.values()))

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
+from experiments.engine import endings
+
 # A progress message costs the parent a wake-up; more than a few a second nobody can read.
 _PROGRESS_SECONDS = 0.2
 
@@ -100,8 +102,7 @@ def serve(connection: Connection) -> None:
       _perform(module, pathlib.Path(root), identity, config, progress)
       answer: tuple[str, str | None] = ('done', None)
     except Exception as error:
-      first = (str(error).strip().splitlines() or [''])[0]
-      answer = ('failed', f'{type(error).__name__}: {first[:300]}')
+      answer = ('failed', endings.of_exception(error))
     try:
       connection.send(answer)
     except ConnectionError:

@@ -107,13 +107,18 @@ def fit(
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-  """Within it, SIGINT and SIGTERM are noted in the yielded list instead of ending the process; a second one ends it."""
+  """Within it, SIGINT and SIGTERM are noted in the yielded list instead of ending the process.
+
+  A SIGINT after another signal ends it at once. A further SIGTERM doesn't: batch systems send it to all processes,
+  so that a worker gets it from there and from its parent, and must finish saving.
+  """
   received: list[int] = []
 
   def note(number: int, frame: Any) -> None:
-    if received:
+    if received and number == signal.SIGINT:
       raise KeyboardInterrupt
-    received.append(number)
+    if not received:
+      received.append(number)
 
   before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
   try:

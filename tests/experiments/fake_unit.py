@@ -56,9 +56,13 @@ def run(config, root, progress):
     os._exit(3)
   if config.behaviour == 'kill':
     os.kill(os.getpid(), signal.SIGKILL)
+  if config.behaviour == 'kill once' and len((folder / 'ran.txt').read_text().splitlines()) == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+  if config.behaviour == 'memory':
+    raise MemoryError('Unable to allocate 8 PiB')
   if config.behaviour == 'nothing':
     return {}
-  if config.behaviour == 'slow':
+  if config.behaviour == 'slow' or (config.behaviour == 'slow once' and not (folder / 'saved.txt').exists()):
     saved = []
     signal.signal(signal.SIGTERM, lambda *_: saved.append(1))
     for step in range(600):

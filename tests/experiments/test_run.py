@@ -264,7 +264,9 @@ def test_signals_save_and_the_same_command_goes_on(tmp_path):
     process = subprocess.Popen([sys.executable, script, *arguments], stderr=subprocess.PIPE, text=True)
     _wait_for_steps(tmp_path / 'run' / 'metrics.jsonl', process, at_least=reached // 7 * 2 + 2)
     process.send_signal(number)
+    asked = time.monotonic()
     _, text = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 10
     assert process.returncode == 128 + number
     line = one_line(text)
     assert f'stopped by {number.name} after step' in line and 'the same command goes on' in line

@@ -13,7 +13,7 @@ import pytest
 import rich.console
 
 from experiments import table
-from experiments.engine import rows, scheduling, tables
+from experiments.engine import endings, rows, scheduling, tables, watching
 from experiments.engine.errors import TableError
 
 A, B = {'method': 'a'}, {'method': 'b'}
@@ -94,6 +94,60 @@ def test_a_failed_unit_stops_no_other_and_is_tried_again(tmp_path, write_table, 
   assert message in out and 'log.txt' in out
   code, out = make(path)
   assert '2 done, 2 to train' in out
+
+
+@pytest.mark.parametrize(('behaviour', 'starts'), [('kill', 3), ('exit', 3), ('fail', 1), ('nothing', 1)])
+def test_a_unit_whose_process_died_is_tried_again_with_a_bound(tmp_path, write_table, make, behaviour, starts):
+  _, out = make(write_table([({'m': 'bad'}, {'behaviour': behaviour})], seeds=(0,)), retries=2)
+  assert [len(lines) for lines in ran(tmp_path).values()] == [starts]
+  assert ('try 3 of 3' in out) == (starts == 3)
+
+
+def test_a_unit_that_died_once_is_done_at_its_second_try(tmp_path, write_table, make):
+  code, out = make(write_table([({'m': 'a'}, {'behaviour': 'kill once'})], seeds=(0, 1)), jobs=2)
+  assert code == 0 and [row['status'] for row in made(tmp_path)] == ['done', 'done']
+  assert out.count('try 2 of 3') == 2 and 'try 3' not in out
+
+
+def test_memory_that_ran_out_is_called_that(tmp_path, write_table, make):
+  code, _ = make(write_table([({'m': 'big'}, {'behaviour': 'memory'})], seeds=(0,)))
+  assert code == 1 and made(tmp_path)[0]['error'].startswith('out of memory (fewer --jobs')
+  counters = tmp_path / 'vmstat'
+  counters.write_text('oom_kill_disable 7\noom_kill 2\n')
+  assert endings.out_of_memory_kills(counters) == 2 and endings.out_of_memory_kills(tmp_path / 'none') == 0
+  assert endings.of_process(-9, kills=1).startswith('out of memory')
+  assert 'memory' not in endings.of_process(-9, kills=0) + endings.of_process(-15, kills=1)
+
+
+def test_parts_train_every_row_once_and_write_no_table(tmp_path, write_table, make):
+  path = write_table([({'m': 'a'}, A), ({'m': 'b'}, B)])
+  for index, expected in enumerate((2, 4, 5, 6)):
+    code, _ = make(path, part=(index, 4))
+    assert code == 0 and len(ran(tmp_path)) == expected
+  assert all(len(lines) == 1 for lines in ran(tmp_path).values()) and made(tmp_path) == []
+  make(path, train=False)
+  assert [row['status'] for row in made(tmp_path)] == ['done'] * 6
+  with pytest.raises(TableError, match='a part is no table'):
+    make(path, part=(0, 2), results=tmp_path / 'results')
+  for text in ('4/4', '1', '-1/2', '1/0'):
+    with pytest.raises(TableError, match='want I/N'):
+      table._part(text)
+
+
+def test_a_table_is_watched_while_others_train_it(tmp_path, write_table, make, fake_unit):
+  path = write_table([({'m': 'a'}, A), ({'m': 'b'}, B)], seeds=(0,))
+  declared = tables.load(path)
+  cells = iter(declared.cells)
+
+  def train_one(_):
+    fake_unit.run(tables.build(declared, next(cells), seed=0), tmp_path / 'runs' / 'units', lambda _: None)
+
+  original = watching.watch
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(watching, 'watch', lambda look, **options: original(look, **options, pause=train_one))
+    code, out = make(path, watch=0.0)
+  assert code == 0 and made(tmp_path) == []  # who looks writes nothing
+  assert [f'{done} of 2 rows done' in out for done in range(3)] == [True] * 3
 
 
 def test_what_depends_on_a_failed_teacher_says_so(tmp_path, write_table, make):
@@ -205,6 +259,17 @@ def test_a_thousand_cached_units_are_listed_quickly(tmp_path, write_table, make,
   code, out = make(path)
   assert code == 0 and '1000 done, 0 to train' in out
   assert time.process_time() - began < 2
+
+
+def test_a_unit_costs_a_few_looks_however_many_there_are(tmp_path, write_table, make, fake_unit, monkeypatch):
+  original, looks = fake_unit.result, []
+  monkeypatch.setattr(fake_unit, 'result', lambda root, identity: looks.append(1) or original(root, identity))
+  path = write_table([({'m': index}, {'sparsity': index / 1000}) for index in range(60)], seeds=(0,))
+  for seeds, count in (([0], 60), ([1], 60)):
+    looks.clear()
+    code, out = make(path, seeds=seeds, jobs=2)
+    assert code == 0 and f'{count} to train' in out
+    assert len(looks) <= 5 * count  # before, at its end, and for the table
 
 
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
