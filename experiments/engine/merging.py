@@ -1,4 +1,4 @@
-"""Units that were trained on several machines, brought together: a result that is there already is never overwritten."""
+"""Units that were trained on several machines, brought together: a result that is there is never overwritten."""
 
 from __future__ import annotations
 

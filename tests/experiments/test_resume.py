@@ -65,8 +65,8 @@ def kill_at_step(monkeypatch, killed, step):
   """End the process in place of a step of one config's run; what it needs first is trained in peace."""
   original = training.program
 
-  def program(config):
-    built = original(config)
+  def program(config, *arguments):
+    built = original(config, *arguments)
     if unit.identify(config) != unit.identify(killed):
       return built
 

@@ -240,8 +240,8 @@ import sys, time
 from experiments import commands, run, training
 original = training.program
 
-def program(config):
-  built = original(config)
+def program(config, *arguments):
+  built = original(config, *arguments)
 
   def advance(*arguments):
     time.sleep(0.05)
