@@ -135,8 +135,9 @@ def fusion(*, channels: int = 64) -> Learner:
     _same_levels(student, teacher)
     return Own([{
       'in': _dense(rngs.fold(key, f'in{i}'), one[-1], channels),
-      'attention': _dense(rngs.fold(key, f'attention{i}'), 2 * channels, 2),
       'out': _dense(rngs.fold(key, f'out{i}'), channels, other[-1]),
+      # Nothing is deeper than the last level.
+      **({'attention': _dense(rngs.fold(key, f'attention{i}'), 2 * channels, 2)} if i + 1 < len(student) else {}),
     } for i, (one, other) in enumerate(zip(student, teacher, strict=True))], {})
 
   def apply(own: Own, seen: Seen) -> tuple[Seen, dict[str, Any], Any]:
