@@ -70,6 +70,7 @@ from lightjax.models.mnasnet import (
   semnasnet_100,
   semnasnet_140,
 )
+from lightjax.models.mobile_stages import mobile_stages
 from lightjax.models.mobilenet_v1 import mobilenetv1_100
 from lightjax.models.mobilenet_v2 import mobile_half, mobilenet_v2
 from lightjax.models.mobilenet_v3 import mobilenet_v3_large, mobilenet_v3_small
@@ -180,6 +181,7 @@ __all__ = [
   'mnasnet1_3',
   'mnasnet_small',
   'mobile_half',
+  'mobile_stages',
   'mobilenet_v2',
   'mobilenet_v3_large',
   'mobilenet_v3_small',

@@ -15,7 +15,8 @@ MODULES = sorted(
 
 
 # Packages whose `__all__` says of every argument what it is; models say it once, on the class.
-EXPLAINED = ('artifact', 'binarize', 'distill', 'factorize', 'graph', 'measure', 'nn', 'prune', 'quantize', 'share')
+EXPLAINED = (
+  'artifact', 'binarize', 'distill', 'factorize', 'graph', 'measure', 'nn', 'prune', 'quantize', 'search', 'share')
 
 
 def public(module):
