@@ -25,7 +25,6 @@ from experiments.engine.errors import TableError
 from lightjax.core import specs
 from lightjax.search import Outcome, Space, measures, replays, rewards, spaces, strategies
 
-_SPACE = flags.DEFINE_string('space', 'mobile28', "A function of lightjax.search.spaces, or 'my_file:my_space'.")
 _REPLAY = flags.DEFINE_string('replay', None, 'Rows of the whole space, JSON lines.')
 _QUALITY = flags.DEFINE_string('quality', 'accuracy', 'Figure of a row that is to be large.')
 _COST = flags.DEFINE_string('cost', 'latency_ms', 'Figure of a row that is to be small.')
@@ -35,7 +34,6 @@ _REWARD = flags.DEFINE_string(
   'reward', '', "Of the strategies that maximize one number: 'soft(target=2.0)', 'hard(target=2.0)', 'quality'; 'soft' "
   'with the median cost of the space as target where it is not given.')
 _EVALUATIONS = flags.DEFINE_integer('evaluations', 60, 'Candidates that a search may evaluate.')
-_SEEDS = flags.DEFINE_integer('seeds', 20, 'Searches of each strategy.')
 
 
 class Search(NamedTuple):
@@ -53,14 +51,6 @@ class Search(NamedTuple):
   regret: list[float]
   hypervolume: float
   evaluated: int
-
-
-def load_space(text: str) -> Space:
-  """The space that a command line means: 'name', 'name(arguments)' or 'my_file:name'."""
-  found = specs.resolve_call(text if '(' in text else f'{text}()', spaces, field='space')
-  if not isinstance(found, Space):
-    raise specs.SpecError(f'space={text!r} returns {type(found).__name__}; want a lightjax.search.Space.')
-  return found
 
 
 def replay(
@@ -131,7 +121,7 @@ def _hypervolume(search: Search) -> float:
 
 def main() -> int:
   """Run the command."""
-  space = load_space(_SPACE.value)
+  space = spaces.load(flags.FLAGS.space)
   if not pathlib.Path(_REPLAY.value).is_file():
     raise specs.SpecError(f'--replay={_REPLAY.value}: no such file.')
   try:
@@ -144,12 +134,12 @@ def main() -> int:
   text = _REWARD.value or f'soft(target={middle!r})'
   reward = specs.resolve_call(text, rewards, field='reward')
   searches = replay(
-    space, table, names=_STRATEGIES.value, reward=reward, evaluations=_EVALUATIONS.value, seeds=_SEEDS.value)
+    space, table, names=_STRATEGIES.value, reward=reward, evaluations=_EVALUATIONS.value, seeds=flags.FLAGS.seeds)
   console = rich.console.Console()
   if not console.is_terminal:
     console = rich.console.Console(width=200)
-  console.print(grid(
-    searches, f'{space.name}: {_EVALUATIONS.value} of {space.count} evaluated, {_SEEDS.value} seeds, reward {text}'))
+  about = f'{_EVALUATIONS.value} of {space.count} evaluated, {flags.FLAGS.seeds} seeds, reward {text}'
+  console.print(grid(searches, f'{space.name}: {about}'))
   place = pathlib.Path(flags.FLAGS.workdir) / 'searches.jsonl'
   rows.write(place, [each._asdict() for each in searches])
   print(f'written: {place}')
@@ -157,6 +147,8 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  flags.DEFINE_string('space', 'mobile28', "A function of lightjax.search.spaces, or 'my_file:my_space'.")
+  flags.DEFINE_integer('seeds', 20, 'Searches of each strategy.')
   flags.DEFINE_string('workdir', None, 'Folder for the rows of the searches.')
   flags.mark_flags_as_required(['workdir', 'replay'])
   commands.launch(main)

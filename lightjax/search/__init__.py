@@ -1,4 +1,4 @@
-"""Search: spaces of candidates, strategies that propose the next one, measures of how good they were.
+"""Search: spaces of candidates, strategies that propose the next one, latency tables, measures of how good they were.
 
   space = spaces.mobile28()
   strategy = strategies.evolution(space, reward=rewards.soft(target=2.0))
@@ -9,12 +9,12 @@
 No state is kept elsewhere, so that a stored one goes on alike. NSGA-II is the short one of `strategies`, not optuna's:
 an optuna study keeps its state in a storage of its own, which is no pytree.
 """
-from lightjax.search import allocation, measures, replays, rewards, spaces, strategies
+from lightjax.search import allocation, latency, measures, replays, rewards, spaces, strategies
 from lightjax.search.rewards import Outcome
 from lightjax.search.space import Candidate, Choice, Space
 from lightjax.search.strategies import State, Strategy
 
 __all__ = [
-  'Candidate', 'Choice', 'Outcome', 'Space', 'State', 'Strategy', 'allocation', 'measures', 'replays', 'rewards',
-  'spaces', 'strategies',
+  'Candidate', 'Choice', 'Outcome', 'Space', 'State', 'Strategy', 'allocation', 'latency', 'measures', 'replays',
+  'rewards', 'spaces', 'strategies',
 ]

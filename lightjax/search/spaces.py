@@ -1,11 +1,14 @@
 """Spaces by name. One of your own is a function in a file of yours that returns a `Space`; it needs no registration."""
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
+from lightjax.core import specs
 from lightjax.search.space import Choice, Space
 
+# The spaces; `load` finds one by its name.
 __all__ = ['compression', 'mobile28']
 
 
@@ -64,3 +67,19 @@ def compression(
 
   choices = tuple(Choice(f'{layer} {kind}', options) for layer in layers for kind, options in given.items())
   return Space('compression', choices, build)
+
+
+def load(text: str) -> Space:
+  """The space that a config or a command line means.
+
+  Args:
+    text: 'name', 'name(arguments)', or 'my_file:name' for one of your own.
+  Returns:
+    The space.
+  Raises:
+    SpecError: no such function, arguments that it refuses, or what it returns is no space.
+  """
+  found = specs.resolve_call(text if '(' in text else f'{text}()', sys.modules[__name__], field='space')
+  if not isinstance(found, Space):
+    raise specs.SpecError(f'space={text!r} returns {type(found).__name__}; want a lightjax.search.Space.')
+  return found

@@ -87,11 +87,11 @@ def test_a_space_of_a_file_of_ones_own_is_found(tmp_path, monkeypatch):
     'def depths(most=3):\n'
     "  return Space('depths', (Choice('depth', tuple(range(1, most + 1))),), lambda options: {'name': 'resnet20'})\n")
   monkeypatch.syspath_prepend(tmp_path)
-  assert search.load_space('my_space_file:depths').count == 3
-  assert search.load_space('my_space_file:depths(most=5)').count == 5
-  assert search.load_space('mobile28').count == 240
+  assert spaces.load('my_space_file:depths').count == 3
+  assert spaces.load('my_space_file:depths(most=5)').count == 5
+  assert spaces.load('mobile28').count == 240
   with pytest.raises(SpecError, match='mobile28'):
-    search.load_space('mobile29')
+    spaces.load('mobile29')
 
 
 def test_hypervolume_of_a_replay_uses_the_worst_of_both_as_reference():
