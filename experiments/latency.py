@@ -61,8 +61,8 @@ def table_of(
     if all(before.get(name) == value for name, value in about.items()):
       known = {key: latency.Measured(**row) for key, row in before['operations'].items()}
 
-  def keep(table: dict[str, latency.Measured]) -> dict[str, Any]:
-    record = {**about, 'operations': {key: row._asdict() for key, row in table.items()}}
+  def keep(table: dict[str, latency.Measured], **more: Any) -> dict[str, Any]:
+    record = {**about, 'operations': {key: row._asdict() for key, row in table.items()}, **more}
     rows.write_text(place, json.dumps(record, indent=1))
     return record
 
@@ -75,15 +75,13 @@ def table_of(
   line = latency.calibrate(sums[:calibration], measured[:calibration])
   predicted = [latency.predict(found[each], table, line) for each in chosen]
   errors = np.abs(np.array([sums, predicted]) / measured - 1)[:, calibration:]
-  record = {
-    **keep(table), 'calibration': line._asdict(), 'median_error_of_sums': float(np.median(errors[0])),
-    'median_error': float(np.median(errors[1])),
-    'networks': [
-      {'options': space.options(each), 'sum_ms': total, 'predicted_ms': guess, 'measured_ms': real,
-       'bytes_moved': sum(operation.bytes_moved for operation in found[each]), 'is_calibration': number < calibration}
-      for number, (each, total, guess, real) in enumerate(zip(chosen, sums, predicted, measured, strict=True))]}
-  rows.write_text(place, json.dumps(record, indent=1))
-  return record
+  lines = [
+    {'options': space.options(each), 'sum_ms': total, 'predicted_ms': guess, 'measured_ms': real,
+     'bytes_moved': sum(operation.bytes_moved for operation in found[each]), 'is_calibration': number < calibration}
+    for number, (each, total, guess, real) in enumerate(zip(chosen, sums, predicted, measured, strict=True))]
+  return keep(
+    table, calibration=line._asdict(), median_error_of_sums=float(np.median(errors[0])),
+    median_error=float(np.median(errors[1])), networks=lines)
 
 
 def main() -> int:

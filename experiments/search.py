@@ -25,7 +25,6 @@ from experiments.engine.errors import TableError
 from lightjax.core import specs
 from lightjax.search import Outcome, Space, measures, replays, rewards, spaces, strategies
 
-_REPLAY = flags.DEFINE_string('replay', None, 'Rows of the whole space, JSON lines.')
 _QUALITY = flags.DEFINE_string('quality', 'accuracy', 'Figure of a row that is to be large.')
 _COST = flags.DEFINE_string('cost', 'latency_ms', 'Figure of a row that is to be small.')
 _STRATEGIES = flags.DEFINE_list(
@@ -122,14 +121,15 @@ def _hypervolume(search: Search) -> float:
 def main() -> int:
   """Run the command."""
   space = spaces.load(flags.FLAGS.space)
-  if not pathlib.Path(_REPLAY.value).is_file():
-    raise specs.SpecError(f'--replay={_REPLAY.value}: no such file.')
+  source = pathlib.Path(flags.FLAGS.replay)
+  if not source.is_file():
+    raise specs.SpecError(f'--replay={source}: no such file.')
   try:
-    lines = rows.read(pathlib.Path(_REPLAY.value))
+    lines = rows.read(source)
   except TableError as error:
     raise specs.SpecError(str(error)) from None
   fields = {'quality': _QUALITY.value, 'cost': _COST.value}
-  table = specs.call(replays.outcomes, fields, space, lines, field=f'--replay={_REPLAY.value}')
+  table = specs.call(replays.outcomes, fields, space, lines, field=f'--replay={source}')
   middle = float(np.median([each.cost for each in table.values()]))
   text = _REWARD.value or f'soft(target={middle!r})'
   reward = specs.resolve_call(text, rewards, field='reward')
@@ -149,6 +149,7 @@ def main() -> int:
 if __name__ == '__main__':
   flags.DEFINE_string('space', 'mobile28', "A function of lightjax.search.spaces, or 'my_file:my_space'.")
   flags.DEFINE_integer('seeds', 20, 'Searches of each strategy.')
+  flags.DEFINE_string('replay', None, 'Rows of the whole space, JSON lines.')
   flags.DEFINE_string('workdir', None, 'Folder for the rows of the searches.')
   flags.mark_flags_as_required(['workdir', 'replay'])
   commands.launch(main)

@@ -114,7 +114,7 @@ class Operations:
 
 def measure(
   operations: Iterable[Operation], *, rounds: int = 30, known: Mapping[str, Measured] | None = None,
-  keep: Callable[[dict[str, Measured]], None] = lambda table: None,
+  keep: Callable[[dict[str, Measured]], Any] = lambda table: None,
 ) -> dict[str, Measured]:
   """The latency of each distinct operation, a dozen at a time in turns with one another and with a call of nothing.
 

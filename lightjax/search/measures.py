@@ -27,7 +27,7 @@ def frontier(outcomes: Sequence[Outcome]) -> Bool[np.ndarray, ' n']:
   values = np.asarray(outcomes, float) * (1.0, -1.0)
   no_worse = (values[:, None] >= values[None]).all(-1)
   better = (values[:, None] > values[None]).any(-1)
-  return ~(no_worse & better).any(0)
+  return np.asarray(~(no_worse & better).any(0))
 
 
 def hypervolume(outcomes: Sequence[Outcome], *, reference: Outcome) -> float:
@@ -41,6 +41,7 @@ def hypervolume(outcomes: Sequence[Outcome], *, reference: Outcome) -> float:
   Example:
     >>> hypervolume([Outcome(0.5, 1.0), Outcome(1.0, 2.0)], reference=Outcome(0.0, 4.0))
     2.5
+
   Source: Zitzler and Thiele 1998, the size of the dominated space.
   """
   area, best = 0.0, reference.quality
@@ -82,6 +83,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
   Example:
     >>> rank_correlation([1, 2, 3, 4], [10, 20, 40, 30])
     0.6666666666666666
+
   Source: Kendall 1945, the treatment of ties in ranking problems.
   """
   if len(first) != len(second) or len(first) < 2:

@@ -52,6 +52,7 @@ def hard(*, target: float) -> Reward:
   Example:
     >>> hard(target=2.0)(Outcome(0.8, 1.0)), hard(target=2.0)(Outcome(0.8, 4.0))
     (0.8, 0.4)
+
   Source: Tan et al. 2019, arXiv:1807.11626, section 3.1: alpha = 0, beta = -1.
   """
   return weighted(target=target, within=0.0, beyond=-1.0)
