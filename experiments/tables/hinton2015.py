@@ -9,7 +9,7 @@ epochs; the teacher's logits are computed once. Needs MNIST: from TFDS, or as id
 """
 from experiments.engine.published import published
 
-BASE, SEEDS, METRIC = 'hinton2015.py:distilled', (0, 1, 2), 'test/accuracy'
+BASE, SEEDS, METRIC = 'distilled_mnist.py:distilled', (0, 1, 2), 'test/accuracy'
 COLUMNS = ('best/test/accuracy', 'corrected/test/accuracy', 'teacher/test/accuracy', 'params', 'seconds')
 
 
@@ -28,7 +28,7 @@ PUBLISHED = [
 
 def cells():
   """The student alone, and distilled on all digits, without 3, and on 7 and 8 alone."""
-  yield {'student': 'alone', 'transfer set': 'all'}, {}, {'base': 'hinton2015.py:student'}
+  yield {'student': 'alone', 'transfer set': 'all'}, {}, {'base': 'distilled_mnist.py:student'}
   yield {'student': 'distilled', 'transfer set': 'all'}, {}
   yield {'student': 'distilled', 'transfer set': 'without 3'}, {
     'data.only': (0, 1, 2, 4, 5, 6, 7, 8, 9), 'correct_bias': (3,)}
