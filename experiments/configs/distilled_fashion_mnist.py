@@ -15,7 +15,7 @@ def get_config(arg: str = 'student'):
   config.model.update(name='resnet8', width=1.0 if arg == 'teacher' else 0.25)
   config.data.update(name='fashion_mnist', per_class=1200)
   config.batch_size = 64
-  config.epochs = 20 if arg == 'teacher' else 5
+  config.epochs = 15 if arg == 'teacher' else 3
   config.learning_rate.update(peak=0.1, warmup_epochs=0.5)
   config.weight_decay = 1e-4
   if arg == 'teacher':

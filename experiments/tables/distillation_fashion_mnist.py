@@ -1,8 +1,8 @@
 """Losses of distillation: ResNet-8 teaches a quarter of itself, 12,000 images of Fashion-MNIST.
 
-One teacher, 20 epochs; students of 5 epochs, each with the labels' loss and the term of the paper named, its weight
+One teacher, 15 epochs; students of 3 epochs, each with the labels' loss and the term of the paper named, its weight
 that of the published CIFAR-100 recipe (not tuned here). `depth` and `mutual` have no teacher. Both the last epoch and
-the best on validation are shown; `seconds` are those of training, 935 steps. Differences of a few tenths of a point are
+the best on validation are shown; `seconds` are those of training, 561 steps. Differences of a few tenths of a point are
 within what seeds make. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
 """
 from experiments.distillation_methods import ALONE, PAPERS
