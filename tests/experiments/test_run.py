@@ -65,7 +65,7 @@ def line_of(monkeypatch, capsys):
     flags.DEFINE_bool('smoke', False, 'Short.', flag_values=fresh)
     flags.mark_flags_as_required(['config', 'workdir'], flag_values=fresh)
     with pytest.raises(SystemExit) as caught:
-      commands._parse(argv)
+      commands._parse(argv, most_arguments=0)
     assert caught.value.code == 2
     return one_line(capsys.readouterr().err)
 

@@ -54,7 +54,7 @@ def test_grasp_takes_the_loss_at_its_temperature(tiny):
   config = configuration.override(with_stage(tiny, **fields), [('criteria_temperature', 7.0)])
   built = training.program(config)
   state = built.initial(config.seed, None, None)
-  images, labels = removing._batch(config, built, 0)
+  images, labels = removing.batch(config, built, 0)
   initial = trees.flatten(building.initializer(built.network, built.splits.info.shape)(
     jax.random.key(config.seed, impl='rbg')))
   kernels = {path: initial[path] for path in built.compressed.layouts}

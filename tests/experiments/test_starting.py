@@ -47,7 +47,7 @@ def config(tiny, tmp_path):
 
 def begun(config):
   """The variables before the first step."""
-  return training.program(config).initial(0, training._imported(config), None).variables()
+  return training.program(config).initial(0, training._imported(config)[0], None).variables()
 
 
 def equal(one, other):
@@ -57,7 +57,7 @@ def equal(one, other):
 def test_a_run_starts_with_the_imported_network(config, tmp_path):
   variables = imported(tmp_path / 'weights')
   program = training.program(config())
-  state = program.initial(0, training._imported(config()), None)
+  state = program.initial(0, training._imported(config())[0], None)
   assert equal(jax.device_get(state.variables()), variables)
   images, labels = program.splits.test.take(np.arange(40))
   network = models.create('resnet8', classes=4, **ARGUMENTS)

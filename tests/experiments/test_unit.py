@@ -208,8 +208,8 @@ def test_a_step_that_is_not_finite_names_the_step_and_the_layer(tiny, tmp_path):
 
 def test_every_stage_of_the_library_can_be_named():
   assert set(stages.__all__) == {
-    'prune', 'weights', 'activations', 'binary_weights', 'binary_activations', 'trained_ternary',
-    'dorefa_weights'}
+    'prune', 'weights', 'activations', 'binary_weights', 'binary_activations', 'trained_ternary', 'dorefa_weights',
+    'share', 'max_norm'}
 
 
 def test_a_run_that_teaches_itself_is_refused(tmp_path):
