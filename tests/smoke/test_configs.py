@@ -5,14 +5,12 @@ from experiments import configuration, unit
 from lightjax import artifact
 
 NAMES = sorted(path.name for path in configuration.FOLDER.glob('*.py') if not path.name.startswith('_'))
-SLOW = ('mobilenet_v2_cifar10.py',)  # to compile
-# Minutes to run; the units that they are made of have tests of their own.
-LONG = ('two_stage_fashion_mnist.py', 'vgg_small_cifar10.py')
-MARKS = {name: pytest.mark.slow for name in SLOW} | {name: pytest.mark.exhaustive for name in LONG}
+# A minute or more to compile and run; the units that they are made of have tests of their own.
+LONG = ('mobilenet_v2_cifar10.py', 'two_stage_fashion_mnist.py', 'vgg_small_cifar10.py')
 
 
 @pytest.mark.parametrize('name', [
-  pytest.param(name, marks=MARKS.get(name, ())) for name in NAMES])
+  pytest.param(name, marks=pytest.mark.exhaustive if name in LONG else ()) for name in NAMES])
 def test_config_runs(name, tmp_path):
   config = configuration.smoke(configuration.load(name))
   result = unit.run(config, tmp_path, lambda state: None)
