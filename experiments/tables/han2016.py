@@ -5,7 +5,7 @@ share of each layer that the paper keeps, then shared with the paper's bits, tra
 coding. `bytes` is the file, everything in it; `compression` is the bytes of all parameters in float32 over it.
 Deviations: pruned on a cubic schedule in one run, where the paper repeats pruning and training; codebooks found with a
 small penalty on the entropy of their indices; range coding in place of Huffman's. The layers are in the table
-`han2016_layers`, of the same runs. Needs MNIST: from TFDS, or as idx files with --data_dir. About an hour on 2 cores.
+`han2016_layers`, of the same runs. Needs MNIST: from TFDS, or as idx files with --data_dir.
 """
 from typing import Any
 

@@ -2,7 +2,7 @@
 
 3 epochs, 3 seeds, all layers pruned. ERK leaves the small convolutions denser than the rest, so that at one sparsity it
 has more of the MACs; `equal_macs(erk)` is ERK at the sparsity at which its MACs are the share of the weights that is
-left. About 50 minutes on 2 cores. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
+left. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
 """
 from experiments import sparse_methods
 
