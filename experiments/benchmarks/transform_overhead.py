@@ -9,6 +9,7 @@ Example:
 """
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from typing import Any
@@ -24,6 +25,7 @@ from lightjax.core.transform import Transform, chain, where
 from lightjax.train import devices
 
 _MODEL = flags.DEFINE_string('model', 'resnet20', 'Network, see lightjax.models.')
+_ONLY = flags.DEFINE_string('only', '.*', 'Regular expression: only methods whose name it matches, and the plain step.')
 _SIZE = flags.DEFINE_integer('size', 32, 'Height and width of the images, pixels.')
 _BATCH = flags.DEFINE_integer('batch_size', 64, 'Images a step.')
 _ROUNDS = flags.DEFINE_integer('rounds', 20, 'Rounds in which each step is timed once.')
@@ -74,7 +76,8 @@ def main() -> int:
   devices.configure(cpu_devices=_DEVICES.value or None)
   model, shape = models.create(_MODEL.value), (_BATCH.value, _SIZE.value, _SIZE.value, 3)
   over = _DEVICES.value or len(jax.devices())
-  taken = {name: steps.training_step(model, method, shape, device_count=over) for name, method in methods().items()}
+  taken = {name: steps.training_step(model, method, shape, device_count=over) for name, method in methods().items()
+           if name == 'plain' or re.search(_ONLY.value, name)}
   for take in taken.values():
     for _ in range(3):
       take()

@@ -33,6 +33,7 @@ RUNS = {
   'two devices': {'compress__stages': EVERYTHING, 'devices': 2},
   'streamed and augmented': {'data__path': 'stream', 'data__augment': ('flip',)},
 }
+ALONE = ('prune', 'prune by gradient', 'weights', 'activations')  # 'everything' has them together
 STEPS = 21  # three epochs of seven
 
 
@@ -116,7 +117,8 @@ def run_killed(config, root):
     unit.run(config, root, silent)
 
 
-@pytest.mark.parametrize('name', RUNS)
+@pytest.mark.parametrize('name', [
+  pytest.param(name, marks=pytest.mark.exhaustive if name in ALONE else ()) for name in RUNS])
 def test_a_run_stopped_between_steps_ends_with_the_same_bits(name, tiny, tmp_path, monkeypatch):
   config = tiny(**RUNS[name])
   unit.run(config, tmp_path / 'whole', silent)

@@ -7,7 +7,8 @@ import pytest
 
 COMMANDS = {
   'transform_overhead': (
-    ['--model=resnet8', '--size=8', '--batch_size=4', '--rounds=1'], r'W8A8 QAT +[\d.]+ ms  \d+\.\d\d x plain'),
+    ['--model=resnet8', '--size=8', '--batch_size=4', '--rounds=1', '--only=cubic pruning(, moving)?$'],
+    r'cubic pruning +[\d.]+ ms  \d+\.\d\d x plain, \d+\.\d\d in a step that moves'),
   'compile_time': (['--only=lenet300', '--batch=2'], r'lenet300 +28 +[\d.]+ s +[\d.]+ s'),
   'packed_matmul': (['--sizes=64', '--rounds=4'], r'n = +64  float32 .* x as fast; with packing .* x'),
   'integer_inference': (['--networks=resnet8:8', '--batch_size=2', '--rounds=4'],

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from lightjax.nn.gradients import summed_once
 from lightjax.nn.layers import BatchNorm, Conv, he_fan_out
 
 
@@ -31,7 +32,7 @@ class DenseLayer(nn.Module):
   def __call__(self, x: Float[Array, 'b h w c'], train: bool = False) -> Float[Array, 'b h w d']:
     """The layer on one batch; d = c + k."""
     windows = [(self.bottleneck * self.growth, 1)] if self.bottleneck else []
-    y = x
+    y = x = summed_once(x) if train else x
     for index, (features, window) in enumerate((*windows, (self.growth, 3)), 1):
       y = nn.relu(BatchNorm(use_running_average=not train, dtype=self.dtype, name=f'norm{index}')(y))
       y = Conv(
