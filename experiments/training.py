@@ -351,7 +351,8 @@ def _figures(
       'params': counts.params, 'nonzeros': sum(layer.nonzeros for layer in measured), 'macs': counts.macs,
       # Multiply-adds with weights that are not zero, if a machine could leave out the others.
       'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
-      'seconds': round(seconds, 3), 'stored/logit difference': difference,
+      'seconds': round(seconds, 3), 'step_ms': round(1e3 * seconds / built.steps, 3),
+      'stored/logit difference': difference,
     } | whole | (removing.latencies(built, view) if built.surgery.steps else {}),
     'layers': by_layer,
     'versions': devices.versions(),

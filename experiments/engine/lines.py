@@ -19,6 +19,7 @@ _TITLES = {
   'nonzeros': 'non-zeros',
   'macs': 'MACs',
   'seconds': 'training time',
+  'step_ms': 'time of a step (ms)',
   'latency_ms': 'latency (ms)',
 }
 RECALLED, STALE = '‡', '†'

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from experiments.engine.errors import TableError
 
 # Figures that a machine measures: they differ between two runs of the same unit, and say nothing against either.
-_MEASURED = re.compile(r'(^|/)(seconds|latency_ms|speedup)$')
+_MEASURED = re.compile(r'(^|/)(seconds|step_ms|latency_ms|speedup)$')
 
 
 class Conflict(NamedTuple):

@@ -29,6 +29,7 @@ _HIGHER = {
   'macs': False,
   'seconds': False,
   'latency_ms': False,
+  'step_ms': False,
   'perplexity': False,
   'bits': False,
   'density': False,

@@ -2,15 +2,16 @@
 
 One teacher, 15 epochs; students of 3 epochs, each with the labels' loss and the term of the paper named, its weight
 that of the published CIFAR-100 recipe (not tuned here). `depth` and `mutual` have no teacher. Both the last epoch and
-the best on validation are shown; `seconds` are those of training, 561 steps. Differences of a few tenths of a point are
+the best on validation are shown; `seconds` are those of training, 561 steps on one core, without compilation. Differences of a few tenths of a point are
 within what seeds make. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
 """
 from experiments.distillation_methods import ALONE, PAPERS
 
 BASE, SEEDS, METRIC = 'distilled_fashion_mnist.py:student', (0, 1, 2), 'test/accuracy'
-COLUMNS = ('best/test/accuracy', 'teacher/test/accuracy', 'params', 'bytes', 'seconds')
+COLUMNS = ('best/test/accuracy', 'teacher/test/accuracy', 'params', 'bytes', 'step_ms', 'seconds')
 
 TEACHER = {'distill.config': 'distilled_fashion_mnist.py:teacher'}
+
 
 def cells():
   """The student alone, then with each term."""
