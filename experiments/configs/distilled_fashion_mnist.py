@@ -23,5 +23,5 @@ def get_config(arg: str = 'student'):
     config.data.crop = dict(padding=2)
     return config
   config.distill.update(seeds=(0,), weight=0.0)
-  config.distill.update(distillation_methods.TERMS)
+  config.distill.update(distillation_methods.terms())
   return config

@@ -2,8 +2,9 @@
 
 One teacher, 15 epochs; students of 3 epochs, each with the labels' loss and the term of the paper named, its weight
 that of the published CIFAR-100 recipe (not tuned here). `depth` and `mutual` have no teacher. Both the last epoch and
-the best on validation are shown; `seconds` are those of training, 561 steps on one core, without compilation. Differences of a few tenths of a point are
-within what seeds make. Needs Fashion-MNIST: from TFDS, or as idx files with --data_dir.
+the best on validation are shown; `seconds` are those of training, 561 steps on one core, without compilation.
+Differences of a few tenths of a point are within what seeds make. Needs Fashion-MNIST: from TFDS, or as idx files with
+--data_dir.
 """
 from experiments.distillation_methods import ALONE, PAPERS
 

@@ -107,7 +107,7 @@ def remains(folder):
     'described': manifest['arrays'], 'step': manifest['step'],
     'about': {name: value for name, value in manifest['about'].items() if name != 'seconds'},
     'lines': [{name: value for name, value in line.items() if name != 'seconds'} for line in lines],
-    'metrics': {name: value for name, value in result['metrics'].items() if name != 'seconds'},
+    'metrics': {name: value for name, value in result['metrics'].items() if name not in ('seconds', 'step_ms')},
     'layers': result['layers'],
   }
 

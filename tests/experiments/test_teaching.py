@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import configuration, distillation_methods, teaching, training, unit
+from experiments.tables import distillation_cifar100
 from lightjax import artifact, measure, models
 from lightjax.core import specs
 from lightjax.train import checkpoints
@@ -39,7 +40,7 @@ def taught(tiny, tmp_path):
     made.model, made.epochs, made.learning_rate.peak = dict(RESNET), 1, 1e-3
     made.data.shape = (8, 8, 3)
     made.distill.weight = 0.0
-    made.distill.update(distillation_methods.TERMS)
+    made.distill.update(distillation_methods.terms())
     made.distill.terms = terms
     made.distill.config = str(tmp_path / 'teacher.py') if teacher else ''
     return configuration.override(made.lock(), [
@@ -48,7 +49,7 @@ def taught(tiny, tmp_path):
   return make
 
 
-WITH_TEACHER = tuple(each for each in distillation_methods.TERMS if each not in distillation_methods.ALONE)
+WITH_TEACHER = tuple(each for each in distillation_methods.terms() if each not in distillation_methods.ALONE)
 
 
 def test_a_student_learns_by_all_terms_at_once_and_stores_none_of_what_they_own(taught, root):
@@ -120,6 +121,30 @@ def test_an_artifact_teaches_as_the_run_that_wrote_it(taught, root, tmp_path):
   np.testing.assert_allclose(
     teacher.apply(numbers, built.normalize(images)), built.logits(variables, own, images), rtol=1e-4, atol=1e-5)
   training.check(config, silent)
+
+
+def test_generations_and_assistants_are_taught_in_their_order(tiny, root):
+  # Born-again: each generation is the same network, taught by the one before. An assistant is a generation of another.
+  config = tiny(
+    distill__config=str(TINY), distill__weight=0.5,
+    distill__overrides=(('distill.config', str(TINY)), ('distill.weight', 0.5), ('model.hidden', (12,))))
+  assistant = unit.prerequisites(config)['teacher']
+  first = unit.prerequisites(assistant)['teacher']
+  assert len({unit.identify(each) for each in (config, assistant, first)}) == 3 and not unit.prerequisites(first)
+  last = unit.run(config, root, silent)
+  results = [json.loads((root / unit.identify(each) / 'result.json').read_text()) for each in (assistant, first)]
+  for taught_one, teacher_of_it in ((last, results[0]), (results[0], results[1])):
+    assert taught_one['metrics']['teacher/test/accuracy'] == teacher_of_it['metrics']['test/accuracy']
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize('pair', distillation_cifar100.PAIRS, ids=' to '.join)
+def test_the_terms_of_every_published_pair_fit_its_networks(pair):
+  teacher, student = pair
+  terms = [term for each in distillation_cifar100.PAIRS[pair].values() for term in each]
+  config = configuration.override(configuration.load(f'distilled_cifar100.py:{student},{teacher}'), [
+    ('distill.config', f'distilled_cifar100.py:{teacher}'), ('distill.terms', tuple(terms))])
+  training.program(configuration.smoke(config))
 
 
 @pytest.mark.parametrize('changes,message', [
