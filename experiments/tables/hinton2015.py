@@ -4,7 +4,7 @@ Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 3: 146 test errors of 10,0
 distilled at T = 20 from 784-1200-1200-10 (67 errors). Without any 3 in the transfer set 206, and 109 with a better bias
 of that class; with only 7s and 8s 4,730, and 1,320 with better biases. `teacher/test/accuracy` is the teacher's, and
 `corrected/test/accuracy` that with one offset of those classes' logits, chosen on the validation set (the paper chooses
-it on the test set). One teacher of 60 epochs with dropout, weight constraint and 2-pixel jitter, three students of 16
+it on the test set). One teacher of 80 epochs with dropout, weight constraint and 2-pixel jitter, three students of 20
 epochs; the teacher's logits are computed once. Needs MNIST: from TFDS, or as idx files with --data_dir.
 """
 from experiments.engine.published import published
