@@ -1,11 +1,10 @@
 """The networks of Hinton et al. 2015 on MNIST: 784-1200-1200-10 with dropout and jitter, and 784-800-800-10.
 
 Source: Hinton, Vinyals, Dean 2015, arXiv:1503.02531, section 3. The student is distilled by soft targets alone, at T =
-20, and with nothing else against overfitting. Deviations: 80 epochs of the teacher, by AdamW at
-0.001 and without dropout of the input (validation after 8 epochs chose both: 98.0 % right, with momentum at 0.05 and
-dropout of the input 97.7 %), 20 epochs of the student by momentum, cosine schedules, 3,000 of the 60,000 images to
-validate. The images come from TFDS ('mnist'), or from idx files in
-data.dir.
+20, and with nothing else against overfitting. Deviations: 80 epochs of the teacher, by AdamW at 0.001 and without
+dropout of the input (validation after 8 epochs chose both: 98.0 % right, with momentum at 0.05 and dropout of the input
+97.7 %), 20 epochs of the student by momentum, cosine schedules, 3,000 of the 60,000 images to validate. The images come
+from TFDS ('mnist'), or from idx files in data.dir.
 COMMAND: python -m experiments.run --config=experiments/configs/distilled_mnist.py:distilled --workdir=runs/hinton
 """
 from experiments import configuration
