@@ -64,7 +64,10 @@ def resolve(name: str, namespace: types.ModuleType, *, field: str) -> Callable[.
   return getattr(namespace, name)
 
 
-def resolve_call(text: str, namespace: types.ModuleType, *, field: str) -> Any:
+def resolve_call(
+  text: str, namespace: types.ModuleType, *, field: str, given: Sequence[Any] = (),
+  always: Mapping[str, Any] | None = None,
+) -> Any:
   """What a config means by a name with or without arguments.
 
   Args:
@@ -72,6 +75,8 @@ def resolve_call(text: str, namespace: types.ModuleType, *, field: str) -> Any:
       again a name or a call of the namespace.
     namespace: as for `resolve`.
     field: the config field, for messages.
+    given: positional arguments from the caller, before those of the text; for the outermost call.
+    always: keyword arguments from the caller, passed on where the function takes them; likewise.
   Returns:
     The function, or its result.
   Raises:
@@ -101,7 +106,7 @@ def resolve_call(text: str, namespace: types.ModuleType, *, field: str) -> Any:
     raise
   except (ValueError, SyntaxError) as error:
     raise SpecError(f'{field}={text!r}: arguments are Python literals, name(2, axis=-1) ({error}).') from error
-  return call(function, named, *positional, field=f'{field}={text}')
+  return call(function, named, *given, *positional, field=f'{field}={text}', **(always or {}))
 
 
 def check(function: Callable[..., Any], fields: Mapping[str, Any], given: int, *, field: str) -> None:

@@ -20,6 +20,7 @@ and really removed: surgery makes the variables smaller and runs the same progra
 from lightjax.prune import (
   budgets,
   calibration,
+  channel_masks,
   channel_scores,
   costs,
   criteria,
@@ -36,6 +37,7 @@ from lightjax.prune import (
 from lightjax.prune.transforms import Growth, prune
 
 __all__ = [
-  'Growth', 'budgets', 'calibration', 'channel_scores', 'costs', 'criteria', 'importance', 'normalizers', 'patterns',
-  'post_training', 'prune', 'reductions', 'regularizers', 'selection', 'statistics', 'surgery',
+  'Growth', 'budgets', 'calibration', 'channel_masks', 'channel_scores', 'costs', 'criteria', 'importance',
+  'normalizers', 'patterns', 'post_training', 'prune', 'reductions', 'regularizers', 'selection', 'statistics',
+  'surgery',
 ]

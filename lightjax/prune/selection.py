@@ -12,7 +12,7 @@ from lightjax.graph.channels import ChannelGraph, Group
 from lightjax.prune import surgery
 from lightjax.prune.surgery import RemovalError
 
-__all__ = ['candidates', 'choose']
+__all__ = ['candidates', 'choose', 'keep']
 
 Cost = Callable[[Mapping[str, Any]], float]
 
@@ -127,6 +127,25 @@ def choose(
       high = middle
   _check_counts(best, multiple=multiple, minimum=minimum)
   return best
+
+
+def keep(
+  graph: ChannelGraph, scores: Mapping[str, np.ndarray], counts: Mapping[str, int],
+) -> dict[str, np.ndarray]:
+  """The most important channels of each group, a number for each.
+
+  Args:
+    graph: coupling of the network's channels.
+    scores: name of a group -> importance [units].
+    counts: the same names -> channels that stay, at least 1. More stay where a layer can't do without them, and other
+      numbers where convolutions in groups allow no choice of that many.
+  Returns:
+    Name of a group -> bool [units], True for what stays: for `surgery.remove`.
+  Raises:
+    RemovalError: a group is unknown or pinned, or a number is out of range.
+  """
+  scores, needed = _protected(graph, {name: np.asarray(each, float) for name, each in scores.items()})
+  return surgery.balanced(graph, scores, {name: max(counts[name], needed[name]) for name in scores})
 
 
 def _protected(

@@ -1,6 +1,7 @@
 """BatchNorm's running statistics, estimated again for weights that changed without them."""
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,16 +35,7 @@ def reestimate(apply: Callable[[Variables, Any], Any], variables: Variables, bat
   if COLLECTION not in variables or not jax.tree.leaves(variables[COLLECTION]):
     raise ValueError(f'reestimate: the variables have no {COLLECTION!r}; a network without them needs nothing.')
 
-  @jax.jit
-  def moved(variables: Variables, batch: Any) -> tuple[Any, Any]:
-    """The batch's statistics, and the fraction of the old ones that a layer keeps."""
-    zeros, ones = (
-      apply({**variables, COLLECTION: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value),
-                                                   variables[COLLECTION])}, batch) for value in (0.0, 1.0))
-    fraction = jax.tree.map(lambda one, zero: one - zero, ones, zeros)
-    own = jax.tree.map(lambda zero, kept: zero / jnp.where(kept < 1, 1 - kept, 1), zeros, fraction)
-    return own, jax.tree.map(lambda kept: jnp.max(kept), fraction)
-
+  moved = _moved(apply)
   sums, count = None, 0
   for batch in batches:
     own, fractions = moved(variables, batch)
@@ -59,6 +51,25 @@ def reestimate(apply: Callable[[Variables, Any], Any], variables: Variables, bat
     raise ValueError('reestimate: there are no batches.')
   averages = jax.tree.map(lambda leaf: leaf / count, sums)
   return {**variables, COLLECTION: _raised(averages, -1)}
+
+
+@functools.lru_cache(maxsize=8)
+def _moved(apply: Callable[[Variables, Any], Any]) -> Callable[[Variables, Any], tuple[Any, Any]]:
+  """(variables, batch) -> the batch's statistics, and the fraction of the old ones that each layer keeps.
+
+  Compiled once for a function, which may be asked again for the same network with other channels masked.
+  """
+
+  @jax.jit
+  def moved(variables: Variables, batch: Any) -> tuple[Any, Any]:
+    zeros, ones = (
+      apply({**variables, COLLECTION: jax.tree.map(lambda leaf, value=value: jnp.full_like(leaf, value),
+                                                   variables[COLLECTION])}, batch) for value in (0.0, 1.0))
+    fraction = jax.tree.map(lambda one, zero: one - zero, ones, zeros)
+    own = jax.tree.map(lambda zero, kept: zero / jnp.where(kept < 1, 1 - kept, 1), zeros, fraction)
+    return own, jax.tree.map(lambda kept: jnp.max(kept), fraction)
+
+  return moved
 
 
 def _raised(statistics: Any, sign: int) -> Any:

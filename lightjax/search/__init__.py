@@ -9,12 +9,12 @@
 No state is kept elsewhere, so that a stored one goes on alike. NSGA-II is the short one of `strategies`, not optuna's:
 an optuna study keeps its state in a storage of its own, which is no pytree.
 """
-from lightjax.search import allocation, latency, measures, replays, rewards, spaces, strategies
+from lightjax.search import allocation, channels, latency, measures, replays, rewards, spaces, strategies
 from lightjax.search.rewards import Outcome
 from lightjax.search.space import Candidate, Choice, Space
-from lightjax.search.strategies import State, Strategy
+from lightjax.search.strategy import State, Strategy
 
 __all__ = [
-  'Candidate', 'Choice', 'Outcome', 'Space', 'State', 'Strategy', 'allocation', 'latency', 'measures', 'replays',
-  'rewards', 'spaces', 'strategies',
+  'Candidate', 'Choice', 'Outcome', 'Space', 'State', 'Strategy', 'allocation', 'channels', 'latency', 'measures',
+  'replays', 'rewards', 'spaces', 'strategies',
 ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightjax.search.rewards import Outcome
 from lightjax.search.space import Candidate, Space
-from lightjax.search.strategies import Strategy
+from lightjax.search.strategy import Strategy
 
 __all__ = ['outcomes', 'replay']
 

@@ -4,10 +4,11 @@ A reward is a function (`Outcome`) -> float.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ['Outcome', 'hard', 'quality', 'soft', 'weighted']
+__all__ = ['Outcome', 'error_by_log_cost', 'hard', 'quality', 'soft', 'weighted']
 
 
 class Outcome(NamedTuple):
@@ -74,3 +75,19 @@ def soft(*, target: float, exponent: float = -0.07) -> Reward:
 def quality(outcome: Outcome) -> float:
   """Quality alone, whatever it costs."""
   return outcome.quality
+
+
+def error_by_log_cost(outcome: Outcome) -> float:
+  """The error by the order of the cost, -(1 - q) log c: small networks pay as long as their accuracy stays.
+
+  Args:
+    outcome: of a quality 0..1 and a cost above 1, such as MACs.
+  Returns:
+    The reward, not positive.
+  Raises:
+    ValueError: a cost of 1 or less.
+  Source: He et al. 2018, arXiv:1802.03494, section 3.3 (R_FLOPs).
+  """
+  if not outcome.cost > 1:
+    raise ValueError(f'error_by_log_cost: the cost {outcome.cost} has no positive logarithm; count MACs or params.')
+  return -(1 - outcome.quality) * math.log(outcome.cost)

@@ -1,56 +1,23 @@
 """How a search goes on: which candidate is evaluated next, given the outcomes of those before.
 
-A strategy is three pure functions; its state is a pytree of NumPy arrays, so that a search can be stored at any time
-and goes on with the same candidates. Several may be proposed before the first of them is observed. Randomness is a
-function of the seed and of the number of the proposal.
+The module is the registry of strategies; what one is says `strategy`.
 """
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from lightjax.search import measures
+from lightjax.search.amc import amc
+from lightjax.search.netadapt import netadapt
 from lightjax.search.rewards import Outcome, Reward
 from lightjax.search.space import Candidate, Space
+from lightjax.search.strategy import State, Strategy, strategy
 
-__all__ = ['controller', 'evolution', 'nsga2', 'random']
-
-
-class State(NamedTuple):
-  """What every strategy knows.
-
-  Attributes:
-    seed: of the search.
-    proposed: candidates proposed so far.
-    candidates: those observed, in that order, [n, choices].
-    outcomes: quality and cost of each, [n, 2].
-    policy: further arrays that a strategy learns.
-  """
-  seed: Int[np.ndarray, '']
-  proposed: Int[np.ndarray, '']
-  candidates: Int[np.ndarray, 'n c']
-  outcomes: Float[np.ndarray, 'n 2']
-  policy: Any = ()
-
-
-class Strategy(NamedTuple):
-  """One way to search.
-
-  Attributes:
-    init: seed -> state.
-    propose: state -> (candidate, state).
-    observe: (state, candidate, outcome) -> state; in any order, and for candidates that nobody proposed as well.
-  """
-  init: Callable[[int], State]
-  propose: Callable[[State], tuple[Candidate, State]]
-  observe: Callable[[State, Candidate, Outcome], State]
-
-
-Pick = Callable[[State, np.random.Generator], Candidate]
+__all__ = ['amc', 'controller', 'evolution', 'netadapt', 'nsga2', 'random']
 
 
 def random(space: Space) -> Strategy:
@@ -61,7 +28,7 @@ def random(space: Space) -> Strategy:
   Returns:
     The strategy.
   """
-  return _strategy(space, lambda state, generator: space.sample(generator))
+  return strategy(space, lambda state, generator: space.sample(generator))
 
 
 def evolution(space: Space, *, reward: Reward, population: int = 20, sample: int = 5) -> Strategy:
@@ -89,7 +56,7 @@ def evolution(space: Space, *, reward: Reward, population: int = 20, sample: int
     drawn = first + generator.integers(population, size=sample)
     return space.mutate(_candidate(state, max(drawn, key=lambda index: reward(_outcome(state, index)))), generator)
 
-  return _strategy(space, pick)
+  return strategy(space, pick)
 
 
 def nsga2(space: Space, *, population: int = 20, crossover: float = 0.9, mutation: float = 0.5) -> Strategy:
@@ -127,7 +94,7 @@ def nsga2(space: Space, *, population: int = 20, crossover: float = 0.9, mutatio
       child = space.crossover(child, tournament(), generator)
     return space.mutate(child, generator) if generator.random() < mutation else child
 
-  return _strategy(space, pick)
+  return strategy(space, pick)
 
 
 def controller(space: Space, *, reward: Reward, rate: float = 0.15, memory: float = 0.9) -> Strategy:
@@ -176,30 +143,7 @@ def controller(space: Space, *, reward: Reward, rate: float = 0.15, memory: floa
       'square': np.asarray(memory * square + (1 - memory) * now**2)}
 
   start = {'logits': np.zeros(sum(space.sizes)), 'mean': np.zeros(()), 'square': np.zeros(())}
-  return _strategy(space, pick, start, learn)
-
-
-def _strategy(
-  space: Space, pick: Pick, policy: Any = (), learn: Callable[[State, Candidate, Outcome], Any] | None = None,
-) -> Strategy:
-  def init(seed: int) -> State:
-    return State(
-      np.asarray(seed), np.asarray(0), np.zeros((0, len(space.choices)), int), np.zeros((0, 2)), policy)
-
-  def propose(state: State) -> tuple[Candidate, State]:
-    generator = np.random.default_rng((int(state.seed), int(state.proposed)))
-    return pick(state, generator), state._replace(proposed=np.asarray(int(state.proposed) + 1))
-
-  def observe(state: State, candidate: Candidate, outcome: Outcome) -> State:
-    space.options(candidate)  # refuses what is no candidate
-    if not np.isfinite(outcome).all() or outcome.cost <= 0:
-      raise ValueError(f'observe: {outcome} of {candidate}; quality is finite, cost finite and positive.')
-    return state._replace(
-      candidates=np.concatenate([state.candidates, [candidate]]),
-      outcomes=np.concatenate([state.outcomes, [outcome]]),
-      policy=learn(state, candidate, outcome) if learn else state.policy)
-
-  return Strategy(init, propose, observe)
+  return strategy(space, pick, start, learn)
 
 
 def _candidate(state: State, index: int) -> Candidate:

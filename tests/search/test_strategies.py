@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 
 from lightjax.search import Choice, Outcome, Space, measures, rewards, strategies
+from lightjax.search.channels import Layer
 
 SPACE = Space('s', tuple(Choice(f'c{number}', (0, 1, 2, 3)) for number in range(5)), dict)
 METHODS = {
   'random': strategies.random(SPACE),
   'evolution': strategies.evolution(SPACE, reward=rewards.quality, population=10, sample=4),
   'nsga2': strategies.nsga2(SPACE, population=10),
-  'controller': strategies.controller(SPACE, reward=rewards.quality)}
+  'controller': strategies.controller(SPACE, reward=rewards.quality),
+  'amc': strategies.amc(
+    SPACE, layers=[Layer(4, 3, 8, 8, 1, 3, 10.0 + place) for place in range(5)], target=1e9, warmup=5, hidden=8,
+    cost=lambda candidate: 1.0 + sum(candidate))}
 
 
 def outcome(candidate):
