@@ -103,7 +103,22 @@ _programs: dict[str, Program] = {}
 _KEPT = 16  # compiled functions are large; a worker sees the rows of a table one after another
 
 
-def _build(config: ml_collections.ConfigDict, teacher: Teacher | None, surgery: Surgery) -> Program:
+def masked(config: ml_collections.ConfigDict, surgery: Surgery, stage: Transform) -> Program:
+  """The program of a config's network under one transform of the caller's, in place of the config's own stages.
+
+  Args:
+    config: complete; it is taught by nobody.
+    surgery: what was changed of the network.
+    stage: the transform; what it owns is an argument of the program's functions.
+  Returns:
+    A program of the caller's own.
+  """
+  return _build(configuration.override(config, [('compress.stages', ())]), None, surgery, (stage,))
+
+
+def _build(
+  config: ml_collections.ConfigDict, teacher: Teacher | None, surgery: Surgery, stages_: Sequence[Transform] = (),
+) -> Program:
   splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
   splits = _trained_on(splits, tuple(config.data.only), config.data.per_class)
   info = splits.info
@@ -120,8 +135,8 @@ def _build(config: ml_collections.ConfigDict, teacher: Teacher | None, surgery: 
   lessons, owner = teaching.build(
     config, None if surgery.steps else model, teacher, shape=info.shape, classes=info.classes,
     examples=len(splits.train)) if teaching.is_taught(config) else (None, None)
-  compressed = compression.bind(
-    apply if surgery.steps else model, shapes, _chain(config, run, () if owner is None else (owner,)), example)
+  last = (*stages_, *(() if owner is None else (owner,)))
+  compressed = compression.bind(apply if surgery.steps else model, shapes, _chain(config, run, last), example)
 
   optimizer = _optimizer(config, run.steps, epoch_steps)
   over = specs.call(devices.mesh, {}, config.devices or len(jax.devices()), field='devices')

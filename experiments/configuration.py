@@ -79,6 +79,17 @@ def default() -> ml_collections.ConfigDict:
     'reestimate': 0,  # first batches that BatchNorm's statistics are estimated again by, after the removal
   })
 
+  # How many channels each group keeps, found by a search in place of `remove.ranking`: candidates are trained shortly
+  # and evaluated on the validation split, masked; `remove` says the rest. Every one is a row of search/rows.jsonl. The
+  # cost 'latency' is then predicted, from operations that are measured once.
+  config.search = ml_collections.ConfigDict({
+    'strategy': '',  # a name of lightjax.search.strategies, with arguments: 'netadapt(step=0.05)', 'amc()'; '' for none
+    'evaluations': 0,  # candidates at most; 0: until the strategy proposes nothing new
+    'steps': 0,  # of training of each candidate
+    'peak': 0.01,  # its learning rate, constant
+    'reward': 'quality',  # of strategies that maximize one number, a name of lightjax.search.rewards
+  })
+
   # Kernels that are split into factors before the first step (after the removal of channels): smaller layers, which are
   # what is trained and compressed.
   config.factorize = ml_collections.ConfigDict({

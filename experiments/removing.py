@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from experiments import building
 from lightjax import data, graph, measure
 from lightjax.core import rngs, specs
 from lightjax.core.typing import Array, Variables
+from lightjax.graph.channels import ChannelGraph, Group
 from lightjax.prune import (
   channel_scores,
   costs,
@@ -35,7 +36,7 @@ LATENCY_BATCH = 32
 
 def asked(config: ml_collections.ConfigDict) -> bool:
   """Whether a config removes channels."""
-  return bool(config.remove.importance)
+  return bool(config.remove.importance or config.search.strategy)
 
 
 def find(
@@ -55,36 +56,61 @@ def find(
       look at.
   """
   fields, apply = config.remove, built.apply
-  formula = specs.resolve(fields.importance, importance, field='remove.importance')
-  reduce = specs.resolve(fields.reduce, reductions, field='remove.reduce')
-  normalize = specs.resolve(fields.normalize, normalizers, field='remove.normalize')
-  example = jax.ShapeDtypeStruct((1, *built.splits.info.shape), jnp.float32)
   offered = {
-    'channels': costs.channels, 'params': lambda graph: costs.params(graph, variables),
-    'size_bytes': lambda graph: costs.size_bytes(graph, variables),
-    'macs': lambda graph: costs.macs(graph, apply, variables, example),
+    **counted(built, variables),
     'latency': lambda graph: (
-      costs.latency(graph, apply, variables, _noise(built)) if measures else lambda kept: 0.0)}
+      costs.latency(graph, apply, variables, noise(built)) if measures else lambda kept: 0.0)}
   if fields.cost not in offered:
     raise specs.SpecError(f'remove.cost={fields.cost!r} is none of {", ".join(map(repr, offered))}.')
-  coupling = graph.channels(apply, variables, example)
+  coupling = graph.channels(apply, variables, example(built))
   try:
     groups = selection.candidates(coupling, only=fields.only, exclude=fields.exclude)
-    batches = [batch(config, built, index) for index in range(config.criteria_batches)]
-    wanted = inspect.signature(formula).parameters
-    gradient = _gradient(apply, building.loss_function(config))
-    scores = channel_scores.scores(
-      coupling, variables, formula, reduce=reduce, normalize=normalize, groups=groups,
-      gradients=[gradient(variables, *each) for each in batches] if 'gradients' in wanted else (),
-      activations=channel_scores.mean_activations(
-        apply, variables, jnp.concatenate([images for images, _ in batches])) if 'activation' in wanted else None,
-      key=rngs.fold(rngs.root(config.seed), 'remove'))
     kept = selection.choose(
-      coupling, scores, offered[fields.cost](coupling), ratio=fields.ratio, ranking=fields.ranking,
-      multiple=fields.multiple, minimum=fields.minimum)
+      coupling, scores(config, built, variables, coupling, groups), offered[fields.cost](coupling), ratio=fields.ratio,
+      ranking=fields.ranking, multiple=fields.multiple, minimum=fields.minimum)
     return surgery.plan(coupling, kept)
+  except specs.SpecError:
+    raise
   except ValueError as error:
     raise specs.SpecError(f'remove: {error}') from error
+
+
+def counted(built: building.Program, variables: Variables) -> dict[str, Callable[[ChannelGraph], costs.Cost]]:
+  """The costs that need no measuring, by the name that a config has for them."""
+  return {
+    'channels': costs.channels, 'params': lambda graph: costs.params(graph, variables),
+    'size_bytes': lambda graph: costs.size_bytes(graph, variables),
+    'macs': lambda graph: costs.macs(graph, built.apply, variables, example(built))}
+
+
+def scores(
+  config: ml_collections.ConfigDict, built: building.Program, variables: Variables, coupling: ChannelGraph,
+  groups: Sequence[Group],
+) -> dict[str, np.ndarray]:
+  """The importance of the channels of some groups, as `config.remove` says: name of a group -> [units].
+
+  Raises:
+    SpecError: a field names nothing.
+    ValueError: the importance has nothing to look at.
+  """
+  fields = config.remove
+  formula = specs.resolve(fields.importance, importance, field='remove.importance')
+  batches = [batch(config, built, index) for index in range(config.criteria_batches)]
+  wanted = inspect.signature(formula).parameters
+  gradient = _gradient(built.apply, building.loss_function(config))
+  return channel_scores.scores(
+    coupling, variables, formula, groups=groups,
+    reduce=specs.resolve(fields.reduce, reductions, field='remove.reduce'),
+    normalize=specs.resolve(fields.normalize, normalizers, field='remove.normalize'),
+    gradients=[gradient(variables, *each) for each in batches] if 'gradients' in wanted else (),
+    activations=channel_scores.mean_activations(
+      built.apply, variables, jnp.concatenate([images for images, _ in batches])) if 'activation' in wanted else None,
+    key=rngs.fold(rngs.root(config.seed), 'remove'))
+
+
+def example(built: building.Program) -> jax.ShapeDtypeStruct:
+  """The shape of a batch of one image."""
+  return jax.ShapeDtypeStruct((1, *built.splits.info.shape), jnp.float32)
 
 
 def latencies(built: building.Program, variables: Variables) -> dict[str, float]:
@@ -96,7 +122,7 @@ def latencies(built: building.Program, variables: Variables) -> dict[str, float]
   Returns:
     'latency_ms' and 'whole/latency_ms' for a batch of 32, medians, and 'speedup', the second over the first.
   """
-  images = _noise(built)
+  images = noise(built)
   model = built.network
   whole = building.initializer(model, built.splits.info.shape)(jax.random.key(0, impl='rbg'))
   forward, smaller = jax.jit(model.apply), jax.jit(built.apply)
@@ -111,18 +137,14 @@ def reestimated(config: ml_collections.ConfigDict, built: building.Program, vari
   if not config.remove.reestimate:
     return variables
 
-  def moved(variables: Variables, images: Array) -> Any:
-    return built.apply(
-      variables, images, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})[1]['batch_stats']
-
   batches = (batch(config, built, index)[0] for index in range(config.remove.reestimate))
   try:
-    return statistics.reestimate(moved, variables, batches)
+    return statistics.reestimate(_moved(built.apply), variables, batches)
   except ValueError as error:
     raise specs.SpecError(f'remove.reestimate={config.remove.reestimate}: {error}') from error
 
 
-def _noise(built: building.Program) -> Array:
+def noise(built: building.Program) -> Array:
   """Images to measure latency on."""
   shape = (LATENCY_BATCH, *built.splits.info.shape)
   return jnp.asarray(np.random.default_rng(0).standard_normal(shape, np.float32))
@@ -134,6 +156,17 @@ def batch(config: ml_collections.ConfigDict, built: building.Program, index: int
   images, labels = train.take(
     data.batch_indices(index, seed=config.seed, size=len(train), batch_size=config.batch_size))
   return built.normalize(jnp.asarray(images)), jnp.asarray(labels)
+
+
+@functools.lru_cache(maxsize=8)
+def _moved(apply: Callable[..., Any]) -> Callable[[Variables, Array], Any]:
+  """(variables, images) -> the statistics after a pass in training mode; one function, so that it is compiled once."""
+
+  def moved(variables: Variables, images: Array) -> Any:
+    return apply(
+      variables, images, train=True, mutable=['batch_stats'], rngs={'dropout': jax.random.key(0)})[1]['batch_stats']
+
+  return moved
 
 
 @functools.lru_cache(maxsize=8)

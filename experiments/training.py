@@ -1,6 +1,7 @@
 """Training of one unit in its folder: resume, train, evaluate, store, measure."""
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import building, factorizing, layers, removing, reshaping, starting, teaching, unit
+from experiments import building, factorizing, layers, removing, reshaping, searching, starting, teaching, unit
 from experiments.building import Program
 from experiments.reshaping import NOTHING, Surgery
 from experiments.teaching import Teacher
@@ -167,7 +168,9 @@ def train(
   """
   teachers, _ = _teachers(config, finished)
   # A run that goes on goes on with what it kept.
-  built, state = _smaller(config, *_beginning(config, finished), teachers, reshaping.read(folder))
+  built, state = _smaller(
+    config, *_beginning(config, finished), teachers, reshaping.read(folder),
+    search=functools.partial(searching.find, folder=folder, progress=progress))
   _keep_topology(folder, built)
   if built.surgery.steps:
     unit.write(folder / reshaping.FILE, json.dumps(built.surgery.to_json()))
@@ -257,6 +260,7 @@ def _beginning(
 def _smaller(
   config: ml_collections.ConfigDict, begun: Variables | None, ranked: Variables | None, inherited: Surgery = NOTHING,
   teachers: Surgery = NOTHING, known: Surgery = NOTHING, *, measures: bool = True,
+  search: Callable[..., tuple[Any, Variables]] = searching.rehearse,
 ) -> tuple[Program, TrainState]:
   """The program and its first state, with the network changed as the config says, by what ranks it.
 
@@ -268,6 +272,7 @@ def _smaller(
     teachers: what was changed of the teacher's network.
     known: all of this run's surgery, where it was found before.
     measures: whether channels and ranks may be chosen by what takes seconds to measure.
+    search: (config, program, variables) -> what a search removes, and the variables that it trained.
   Returns:
     Program and state.
   """
@@ -278,8 +283,12 @@ def _smaller(
   begun = built.initial(config.seed, begun, None).variables()
   ranked = begun if ranked is None else built.initial(config.seed, ranked, None).variables()
   for kind in kinds:
-    found = known.steps[len(built.surgery.steps)] if known.steps else kind.find(
-      config, built, ranked, measures=measures)
+    if kind is removing and searching.asked(config):  # it also knows the weights, and keeps both itself
+      found, begun = search(config, built, begun)
+      ranked = begun
+    else:
+      found = known.steps[len(built.surgery.steps)] if known.steps else kind.find(
+        config, built, ranked, measures=measures)
     built = program(config, built.surgery.then(found), teachers)
     begun, ranked = (reshaping.cut(found, variables) for variables in (begun, ranked))
     if kind is removing:
@@ -294,6 +303,10 @@ def _weights_after(step: int, config: ml_collections.ConfigDict, finished: Finis
   """
   while config.start.config and _rewind_step(config) is not None:
     config = unit.prerequisites(config)['start']
+  if searching.asked(config):
+    raise specs.SpecError(
+      f"start.rewind='{step}': {config.name} searches its channels first, so that its steps are not taken again; leave "
+      "start.rewind='last'.")
   teachers, _ = _teachers(config, finished)
   built, state = _smaller(config, *_beginning(config, finished), teachers, finished(config)[2])
   if step > built.steps:
@@ -353,7 +366,8 @@ def _figures(
       'nonzero macs': counts.macs - dense_macs + round(left), 'bytes': stored.total,
       'seconds': round(seconds, 3), 'step_ms': round(1e3 * seconds / built.steps, 3),
       'stored/logit difference': difference,
-    } | whole | (removing.latencies(built, view) if built.surgery.steps else {}),
+    } | whole | (removing.latencies(built, view) if built.surgery.steps else {}) | (
+      searching.figures(folder) if searching.asked(config) else {}),
     'layers': by_layer,
     'versions': devices.versions(),
     'device': f'{devices.topology(built.mesh)["kind"]} x {built.mesh.size}, {devices.cores()} cores',
