@@ -204,6 +204,9 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   small.data.update({'name': 'synthetic', 'dir': '', 'validation': 0.25})
   small.data.per_class = 0
   small.data.update({'shape': shape, 'classes': classes, 'examples': 160})
+  if small.search.strategy:  # a few candidates, one of which must do
+    small.search.update({'steps': min(small.search.steps, 1), 'evaluations': 3})
+    small.remove.ratio = max(small.remove.ratio, 0.95)
   for name in small.compress.stages:
     if 'every' in small.compress.get(name, {}):
       small.compress[name].every = 1

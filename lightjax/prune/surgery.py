@@ -178,8 +178,8 @@ def plan(graph: ChannelGraph, kept: Kept) -> Removal:
     for member in group.members:
       size = _places(graph, member)
       mask = gone.setdefault((member.path, member.axis, member.groups), np.zeros(size, bool))
-      for unit in np.flatnonzero(~chosen[group.name]):
-        mask[list(member.indices[unit])] = True
+      lost = np.flatnonzero(~chosen[group.name]).tolist()
+      mask[[place for unit in lost for place in member.indices[unit]]] = True
   axes: dict[Path, tuple[KeptAxis, ...]] = {}
   for (path, axis, groups), mask in gone.items():
     if mask.all():

@@ -153,13 +153,17 @@ def bounded(
     cost: candidate -> cost.
     target: of the cost.
   Returns:
-    The largest option up to `option` that meets it; 0 where none does.
+    The largest option up to `option` that meets it, by bisection; 0 where none does.
   Source: He et al. 2018, arXiv:1802.03494, algorithm 1, where costs are sums over layers: a[t] >= W_duty / W[t].
   """
   rest = (0,) * (count - len(chosen) - 1)
-  while option > 0 and cost((*chosen, option, *rest)) > target:
-    option -= 1
-  return option
+  if cost((*chosen, option, *rest)) <= target:
+    return option
+  low, high = 0, option
+  while high - low > 1:
+    middle = (low + high) // 2
+    low, high = (middle, high) if cost((*chosen, middle, *rest)) <= target else (low, middle)
+  return low
 
 
 def truncated_normal(mean: float, deviation: float, uniform: float) -> float:

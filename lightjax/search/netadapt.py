@@ -26,7 +26,8 @@ def netadapt(
 
   Args:
     space: options of each choice ascend in cost; the last of each is the whole network.
-    cost: candidate -> predicted cost, in any unit; it is asked once for each candidate.
+    cost: candidate -> predicted cost, in any unit; it is asked once for each candidate. Where it falls though an option
+      grows, as noise may have it, an option is found that meets the limit, but not always the largest.
     target: cost that is to be reached, in that unit.
     step: what the first round takes off, as a ratio of the whole network's cost, 0..1.
     decay: of the step from round to round, 0..1.
@@ -49,16 +50,21 @@ def netadapt(
       'target, or let choices have smaller options.')
 
   def lowered(base: Candidate, place: int, limit: float) -> Candidate | None:
-    options = (_exchanged(base, place, option) for option in reversed(range(base[place])))
-    return next((each for each in options if cost(each) <= limit), None)
+    """By bisection, as a cost that is measured is asked for seldom: option `low` is known to meet it, `high` not to."""
+    if not base[place] or cost(_exchanged(base, place, 0)) > limit:
+      return None
+    low, high = 0, base[place]
+    while high - low > 1:
+      middle = (low + high) // 2
+      low, high = (middle, high) if cost(_exchanged(base, place, middle)) <= limit else (low, middle)
+    return _exchanged(base, place, low)
 
   @functools.cache
   def proposals(base: Candidate, number: int) -> tuple[Candidate, ...]:
     """Of a round, in the order of the choices; none when the search has ended."""
     if cost(base) <= target:
       return ()
-    most = max(cost(base) - cost(_exchanged(base, place, option))
-               for place in range(len(base)) for option in range(base[place] or 1))
+    most = max(cost(base) - cost(_exchanged(base, place, 0)) for place in range(len(base)))
     if most <= 0:
       raise ValueError(
         f'netadapt: {base} costs {cost(base):,.6g}, more than the target of {target:,.6g}, and no choice alone lowers '

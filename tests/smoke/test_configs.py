@@ -6,7 +6,9 @@ from lightjax import artifact
 
 NAMES = sorted(path.name for path in configuration.FOLDER.glob('*.py') if not path.name.startswith('_'))
 # A minute or more to compile and run; the units that they are made of have tests of their own.
-LONG = ('distilled_cifar100.py', 'mobilenet_v2_cifar10.py', 'two_stage_fashion_mnist.py', 'vgg_small_cifar10.py')
+LONG = (
+  'distilled_cifar100.py', 'mobilenet_v2_cifar10.py', 'searched_fashion_mnist.py', 'two_stage_fashion_mnist.py',
+  'vgg_small_cifar10.py')
 
 
 @pytest.mark.parametrize('name', [
