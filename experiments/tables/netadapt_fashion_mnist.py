@@ -9,7 +9,8 @@ Fashion-MNIST: from TFDS, or as idx files with --data_dir. Time budget: 2 hours 
 """
 SEEDS, METRIC = (0,), 'test/accuracy'
 BASE = 'searched_fashion_mnist.py:netadapt'
-COLUMNS = ('params', 'macs', 'latency_ms', 'whole/latency_ms', 'speedup', 'search/candidates', 'search/seconds', 'seconds')
+COLUMNS = (
+  'params', 'macs', 'latency_ms', 'whole/latency_ms', 'speedup', 'search/candidates', 'search/seconds', 'seconds')
 
 
 def cells():

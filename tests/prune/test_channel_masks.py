@@ -1,4 +1,4 @@
-"""Masks as arguments: they zero what `surgery.mask` does, in every family, and training under them is that of the rest."""
+"""Masks as arguments: they zero what `surgery.mask` does, and training under them is that of what is left."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from lightjax.nn.layers import BatchNorm, Conv
 from lightjax.prune import channel_masks, selection, surgery
 from lightjax.train import compression, step
 from lightjax.train import state as states
+
 
 class Small(nn.Module):
   """Convolutions with BatchNorm: plain, in groups with a shuffle, depthwise, and a residual sum."""

@@ -130,7 +130,7 @@ def slope(function, weights, name, step=1e-5):
 
 
 SIZES = (16, 32, 64, 32)
-SPACE = Space('channels', tuple(Choice(f'c{place}', tuple(range(1, size + 1))) for place, size in enumerate(SIZES)), dict)
+SPACE = Space('s', tuple(Choice(f'c{place}', tuple(range(1, size + 1))) for place, size in enumerate(SIZES)), dict)
 SENSITIVITY = np.array([0.9, 0.1, 0.5, 0.02])
 
 

@@ -9,6 +9,8 @@ from lightjax import graph, models
 from lightjax.prune import costs, selection, surgery
 from lightjax.search import channels, latency
 
+STAGES = ((3, 5, 16, 1, 1, 0.25), (2, 3, 24, 2, 2, 0.0))  # with squeeze-excite, and without
+
 
 class Small(nn.Module):
   """By hand: a strided convolution without padding, a depthwise one, one in groups, two dense layers."""
@@ -43,12 +45,13 @@ def test_layers_by_hand():
   """28x28 becomes 12x12 with windows of 5 at stride 2."""
   _, _, coupling, operations = traced(Small(), (28, 28, 3))
   assert channels.layers(coupling.prunable, coupling, operations) == [
-    (16, 3, 28, 28, 2, 5, 144 * 75 * 16 + 144 * 9 * 16), (24, 16, 12, 12, 1, 1, 144 * 8 * 24), (20, 24, 1, 1, 1, 1, 480)]
+    (16, 3, 28, 28, 2, 5, 144 * 75 * 16 + 144 * 9 * 16), (24, 16, 12, 12, 1, 1, 144 * 8 * 24),
+    (20, 24, 1, 1, 1, 1, 480)]
 
 
 @pytest.mark.parametrize(('make', 'shape'), [
   (Small, (28, 28, 3)), (lambda: models.create('resnet8', classes=4), (32, 32, 3)),
-  (lambda: models.create('mobile_stages', classes=4, stages=((3, 5, 16, 1, 1, 0.25), (2, 3, 24, 2, 2, 0.0))), (28, 28, 1)),
+  (lambda: models.create('mobile_stages', classes=4, stages=STAGES), (28, 28, 1)),
 ])
 def test_operations_of_what_is_left_do_what_the_smaller_network_does(make, shape):
   """Shapes and multiply-adds are those of a trace of the network from which the channels were removed."""

@@ -1,4 +1,6 @@
 """NetAdapt on networks whose accuracy and cost are formulas: its path is that of algorithm 1, restated here."""
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ SPACE = Space('s', tuple(Choice(f'c{place}', tuple(range(1, width + 1))) for pla
 
 def cost_of(counts):
   """Multiply-adds of layers in a row: each reads what the one before makes."""
-  return float(3 * counts[0] + sum(one * other for one, other in zip(counts, counts[1:], strict=False)) + counts[-1])
+  return float(3 * counts[0] + sum(one * other for one, other in itertools.pairwise(counts)) + counts[-1])
 
 
 def accuracy_of(counts):
