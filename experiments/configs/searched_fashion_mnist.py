@@ -4,7 +4,7 @@ The network: Howard et al. 2017, arXiv:1704.04861, with stride 1 in the stem. 'n
 latency (Yang et al. 2018, arXiv:1804.03230), 'amc' to half of its MACs (He et al. 2018, arXiv:1802.03494); both start
 from the trained one and train what they found for 2 epochs. The images come from TFDS ('fashion_mnist'), or from idx
 files in data.dir.
-COMMAND: python -m experiments.run --config=experiments/configs/searched_fashion_mnist.py:netadapt --workdir=runs/adapted
+COMMAND: python -m experiments.run --config=experiments/configs/searched_fashion_mnist.py:netadapt --workdir=runs/found
 """
 from experiments import configuration
 
