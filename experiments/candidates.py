@@ -21,7 +21,6 @@ from lightjax import graph, measure
 from lightjax.core import rngs, specs
 from lightjax.core.transform import Own
 from lightjax.core.typing import Array, Variables
-from lightjax.graph import trace
 from lightjax.graph.channels import ChannelGraph, Group
 from lightjax.prune import channel_masks, costs, selection, surgery
 from lightjax.search import Candidate, Space, channels, latency
@@ -51,7 +50,7 @@ class Network(NamedTuple):
   variables: Variables
   coupling: ChannelGraph
   groups: tuple[Group, ...]
-  operations: tuple[trace.Operation, ...]
+  operations: tuple[graph.Operation, ...]
   space: Space
   scores: dict[str, np.ndarray]
 

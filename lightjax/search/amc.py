@@ -116,7 +116,7 @@ def amc(
   return strategy(space, pick, functools.partial(_begin, optimizers, hidden), learn)
 
 
-def features(layers: Sequence[Layer], actions: Sequence[float]) -> Float[np.ndarray, 'n 11']:
+def features(layers: Sequence[Layer], actions: Sequence[float] | np.ndarray) -> Float[np.ndarray, 'n 11']:
   """What the agent sees of each layer: (t, n, c, h, w, stride, k, W[t], reduced, rest, a[t-1]), all in 0..1.
 
   reduced = sum of a[i] W[i] before the layer, rest = sum of W[i] behind it, both over the sum of all; the others are

@@ -16,9 +16,9 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from lightjax import graph
 from lightjax.core import trees
 from lightjax.core.typing import Path
-from lightjax.graph import trace
 from lightjax.graph.channels import ChannelGraph, Group
 from lightjax.nn.layers import Conv
 from lightjax.search.latency import Operation
@@ -68,7 +68,7 @@ def space(groups: Sequence[Group], *, multiple: int = 1, minimum: int = 1) -> Sp
     Choice(group.name, (*range(least, group.size, multiple), group.size)) for group in groups), dict)
 
 
-def layers(groups: Sequence[Group], coupling: ChannelGraph, operations: Sequence[trace.Operation]) -> list[Layer]:
+def layers(groups: Sequence[Group], coupling: ChannelGraph, operations: Sequence[graph.Operation]) -> list[Layer]:
   """What makes each group, for strategies that look at layers.
 
   Args:
@@ -94,7 +94,7 @@ def layers(groups: Sequence[Group], coupling: ChannelGraph, operations: Sequence
 
 
 def kernels(
-  coupling: ChannelGraph, operations: Sequence[trace.Operation], shapes: Mapping[Path, tuple[int, ...]], *,
+  coupling: ChannelGraph, operations: Sequence[graph.Operation], shapes: Mapping[Path, tuple[int, ...]], *,
   batch_size: int,
 ) -> list[Operation]:
   """The operations of a network without some of its channels, for `latency.measure` and `latency.predict`.
@@ -166,14 +166,14 @@ class _Kernel(NamedTuple):
 
 
 def _with_kernels(
-  coupling: ChannelGraph, operations: Sequence[trace.Operation],
-) -> list[tuple[Path, trace.Operation]]:
+  coupling: ChannelGraph, operations: Sequence[graph.Operation],
+) -> list[tuple[Path, graph.Operation]]:
   """Path of the kernel, with its collection, and operation, of those that have one."""
   named = {trees.without_collection(path): path for path in coupling.shapes}
   return [(named[each.parameter], each) for each in operations if each.parameter is not None]
 
 
-def _left(operation: trace.Operation, whole: Sequence[int], left: Sequence[int]) -> _Kernel:
+def _left(operation: graph.Operation, whole: Sequence[int], left: Sequence[int]) -> _Kernel:
   def size(shape: Sequence[int], axes: Sequence[int]) -> int:
     return math.prod(shape[axis] for axis in axes)
 
