@@ -110,6 +110,27 @@ def test_an_accepted_step_trains_as_the_network_without_its_channels_does(config
     candidates.measured(searched, masked, kept)
 
 
+def test_all_candidates_share_one_compilation(config):
+  made = config(search__strategy='netadapt', search__steps=2)
+  built = training.program(made)
+  searched = candidates.network(made, built, built.initial(0, None, None).variables())
+  masked, compiled = candidates.Masked(searched), []
+
+  def note(event, seconds, **about):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(note)
+  try:
+    for number, candidate in enumerate([(5, 4), (3, 7), (11, 2)]):
+      kept = searched.kept(candidate)
+      masked.accuracy(masked.train(searched.variables, kept, 0), kept)
+      assert compiled if number == 0 else not compiled
+      compiled.clear()
+  finally:
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
 class Killed(BaseException):
   """The process ends here, as far as files can tell."""
 
