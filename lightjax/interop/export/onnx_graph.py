@@ -80,7 +80,7 @@ class _Graph:
   def constant(self, array: Any) -> str:
     self.count += 1
     name = f'c{self.count}'
-    self.initializers.append(self.numpy_helper.from_array(np.ascontiguousarray(array), name))
+    self.initializers.append(self.numpy_helper.from_array(np.array(array, order='C'), name))
     return name
 
   def layout(self, tensor: str) -> str:

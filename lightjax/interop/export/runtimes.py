@@ -44,6 +44,9 @@ def litert(path: str, threads: int) -> tuple[Run, tuple[int, ...]]:
   (given,), (output, *_) = loaded.get_input_details(), loaded.get_output_details()
 
   def run(x: np.ndarray) -> np.ndarray:
+    if given['dtype'] == np.int8:  # codes go in
+      scale, zero_point = given['quantization']
+      x = np.clip(np.round(x / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
     loaded.set_tensor(given['index'], x)
     loaded.invoke()
     return loaded.get_tensor(output['index'])

@@ -88,7 +88,7 @@ def save(
       processes.to_onnx(apply, variables, (1, *inputs.shape[1:]), place)
     else:
       network = lowering.lower(apply, variables, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.float32))
-      processes.to_litert(_text(marking.plain(network), inputs.shape[1:]), place)
+      processes.to_litert(marking.text(Quantized(network, {}, {})), place)
 
   return _written(pathlib.Path(path), format, write, lambda x: apply(variables, x), inputs, rounds)
 
@@ -119,7 +119,7 @@ def save_integers(
     elif format == 'onnx':
       place.write_bytes(onnx_graph.model(quantized))
     else:
-      processes.to_litert(_text(marking.with_marks(quantized), inputs.shape[1:]), place)
+      processes.to_litert(marking.text(quantized), place)
 
   return _written(pathlib.Path(path), format, write, in_integers.apply, inputs, True)
 
@@ -133,12 +133,6 @@ def _stablehlo(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
       return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(given).serialize())
   except (ValueError, TypeError, NotImplementedError) as error:
     raise ExportError(f'stablehlo: {" ".join(str(error).split())[:800]}') from error
-
-
-def _text(function: Callable[..., Any], shape: tuple[int, ...]) -> str:
-  """A function of one image as StableHLO text, with the names of its operations."""
-  given = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  return jax.jit(function).lower(given).as_text(debug_info=True)
 
 
 def _written(
