@@ -149,12 +149,11 @@ def _scaled(integers: Integers, kernel: np.ndarray) -> Integers | None:
   bound = ROUNDING * np.abs(rows).max(0)
   if not (np.abs(decoded * factor - rows) <= bound).all():
     return None
-  signs = np.where(factor < 0, -1, 1).astype(np.int8)
-  # A factor of zero: BatchNorm has switched the channel off.
-  scale = np.where(factor == 0, 1, np.abs(factor))
-  codes = np.where(factor == 0, 0, np.asarray(integers.codes) * signs).astype(np.int8)
+  # BatchNorm's factor may be below zero, and so may be what the stored scale was divided by.
+  scale = np.asarray(integers.scale, np.float64) * factor
+  codes = np.asarray(integers.codes) * np.sign(scale).astype(np.int8)  # zero: BatchNorm has switched the channel off
   return integers._replace(
-    codes=jnp.asarray(codes), scale=jnp.asarray(np.asarray(integers.scale) * scale, jnp.float32))
+    codes=jnp.asarray(codes), scale=jnp.asarray(np.where(scale == 0, 1, np.abs(scale)), jnp.float32))
 
 
 def _with_room(integers: Integers, layer: Layer, grid: Grid) -> Integers:

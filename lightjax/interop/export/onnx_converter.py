@@ -7,11 +7,10 @@ from __future__ import annotations
 import pathlib
 import sys
 
-import cloudpickle
-
 
 def main(folder: str, path: str) -> None:
   """Run the program."""
+  import cloudpickle
   import jax2onnx
   import onnx
 

@@ -254,8 +254,8 @@ class _Graph:
       results = onnx_operators.lower(self.emit, self.constant, step, operands, filling)
       if results is None:
         raise ExportError(
-          f'{node.name}: ONNX export of integers knows no {step.primitive.name!r}; leave --int8 out, or keep that part '
-          'of the network out of what is exported.')
+          f'onnx: {node.name}: no ONNX operators are known for {step.primitive.name!r} of JAX; export in float, where '
+          'jax2onnx is asked as well.')
       names.update(zip(step.results, results, strict=True))
     return [names[name] for name in node.outputs]
 

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cloudpickle
 import jax
 import numpy as np
 
@@ -20,7 +19,8 @@ from lightjax.interop.export.errors import ExportError
 
 FOLDER = pathlib.Path(__file__).parent
 NEEDED = {
-  'onnx': ('jax2onnx', 'onnx', 'onnxruntime'),
+  'onnx': ('onnx', 'onnxruntime'),
+  'jax2onnx': ('jax2onnx',),
   'litert': ('litert_converter', 'ai_edge_litert')}
 
 
@@ -28,14 +28,14 @@ def missing(format: str) -> str:
   """What has to be installed for a format.
 
   Args:
-    format: 'stablehlo', 'onnx' or 'litert'.
+    format: 'stablehlo', 'onnx' or 'litert'; 'jax2onnx' for operations that only it can write as ONNX.
   Returns:
     One sentence with the command; '' if nothing is missing.
   """
   absent = [name for name in NEEDED.get(format, ()) if importlib.util.find_spec(name) is None]
   if not absent:
     return ''
-  return f"the format {format!r} needs {', '.join(absent)}: pip install 'lightjax[export]'"
+  return f"{format} needs {', '.join(absent)}: pip install 'lightjax[export]'"
 
 
 def to_onnx(apply: Callable[..., Any], variables: Any, shape: tuple[int, ...], path: pathlib.Path) -> None:
@@ -49,6 +49,8 @@ def to_onnx(apply: Callable[..., Any], variables: Any, shape: tuple[int, ...], p
   Raises:
     ExportError: jax2onnx does not know an operation.
   """
+  import cloudpickle
+
   job = cloudpickle.dumps((apply, jax.tree.map(np.asarray, variables), shape))
   with tempfile.TemporaryDirectory() as folder:
     (pathlib.Path(folder) / 'job').write_bytes(job)

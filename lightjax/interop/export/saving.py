@@ -30,7 +30,6 @@ CLOSE = 1e-4
 # Of integers, and of floats that were rounded on the way, where a last bit decides between two codes: the mean
 # difference in steps of 1/255 of the outputs' range, and on how many inputs the first choice has to be the same.
 MOST_STEPS, LEAST_SAME = 2.0, 0.95
-CHUNK = 50
 ROUNDS = 20
 
 
@@ -85,10 +84,9 @@ def save(
     if format == 'stablehlo':
       place.write_bytes(_stablehlo(lambda x: apply(variables, x), inputs.shape[1:]))
     elif format == 'onnx':
-      processes.to_onnx(apply, variables, (1, *inputs.shape[1:]), place)
+      _onnx(apply, variables, inputs.shape[1:], place)
     else:
-      network = lowering.lower(apply, variables, jax.ShapeDtypeStruct((1, *inputs.shape[1:]), jnp.float32))
-      processes.to_litert(marking.text(Quantized(network, {}, {})), place)
+      processes.to_litert(marking.text(_in_float(apply, variables, inputs.shape[1:])), place)
 
   return _written(pathlib.Path(path), format, write, lambda x: apply(variables, x), inputs, rounds)
 
@@ -122,6 +120,21 @@ def save_integers(
       processes.to_litert(marking.text(quantized), place)
 
   return _written(pathlib.Path(path), format, write, in_integers.apply, inputs, True)
+
+
+def _in_float(apply: Callable[..., Any], variables: Variables, shape: tuple[int, ...]) -> Quantized:
+  """The program of a network, its BatchNorm folded, without codes."""
+  return Quantized(lowering.lower(apply, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32)), {}, {})
+
+
+def _onnx(apply: Callable[..., Any], variables: Variables, shape: tuple[int, ...], place: pathlib.Path) -> None:
+  """By our own writer, whose graph is the smaller and takes no second process; by jax2onnx what that does not know."""
+  try:
+    place.write_bytes(onnx_graph.model(_in_float(apply, variables, shape)))
+  except ExportError:
+    if problem := processes.missing('jax2onnx'):
+      raise ExportError(problem) from None
+    processes.to_onnx(apply, variables, (1, *shape), place)
 
 
 def _stablehlo(function: Callable[..., Any], shape: tuple[int, ...]) -> bytes:
@@ -163,12 +176,12 @@ def _compared(
     ExportError: its outputs are others than the function's.
   """
   compiled = jax.jit(lambda x: jax.tree.leaves(function(x))[0])
-  expected = _in_chunks(compiled, inputs)
-  one = jnp.asarray(inputs[:1])
+  expected = _one_by_one(compiled, inputs)
+  one = inputs[:1]
   calls = {'jax': lambda: compiled(one)}
   if format == 'stablehlo':
     loaded = jax.jit(export.deserialize(bytearray(written.read_bytes())).call)
-    outputs = _in_chunks(lambda x: jax.tree.leaves(loaded(x))[0], inputs)
+    outputs = _one_by_one(lambda x: jax.tree.leaves(loaded(x))[0], inputs)
     calls['file'] = lambda: loaded(one)
   else:
     outputs, times = processes.run(format, written, inputs)
@@ -192,6 +205,6 @@ def _compared(
   return report
 
 
-def _in_chunks(function: Callable[[Any], Any], inputs: np.ndarray) -> np.ndarray:
-  return np.concatenate([
-    np.asarray(function(jnp.asarray(inputs[start:start + CHUNK]))) for start in range(0, len(inputs), CHUNK)])
+def _one_by_one(function: Callable[[Any], Any], inputs: np.ndarray) -> np.ndarray:
+  """Outputs for all inputs; one shape, so that one function is compiled."""
+  return np.concatenate([np.asarray(function(inputs[i:i + 1])) for i in range(len(inputs))])
