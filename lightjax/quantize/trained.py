@@ -122,7 +122,7 @@ def _levels(path: str, integers: Integers) -> Integers:
   """A parameter as integers about zero."""
   codes: np.ndarray = np.asarray(integers.codes)
   if codes.dtype.kind not in 'iu':
-    raise ValueError(f'{path!r} is stored as {codes.dtype}, which integers are not; train it with a format of integers.')
+    raise ValueError(f'{path!r} is stored as {codes.dtype}, not as integers; train it with a format of integers.')
   levels, scale = codes.astype(np.float64), np.asarray(spread(np.asarray(integers.scale), codes.shape))
   scale = np.broadcast_to(scale, codes.shape)
   if (scale != scale.reshape(-1, codes.shape[-1])[0]).any():

@@ -175,5 +175,5 @@ def test_jax2onnx_writes_what_our_writer_does_not_know(tmp_path):
 
 @pytest.mark.skipif(bool(export.missing('litert')), reason=export.missing('litert'))
 def test_a_converter_that_fails_is_one_sentence(tmp_path):
-  with pytest.raises(export.ExportError, match='litert_converter: .*Unable to parse|litert_converter: .*error'):
+  with pytest.raises(export.ExportError, match=r'^litert_converter: .*[Ee]rror'):
     processes.to_litert('this is no module', tmp_path / 'network.tflite')

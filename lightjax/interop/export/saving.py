@@ -1,4 +1,4 @@
-"""Writes a network in a format, reloads what was written and compares it; a file that computes something else is none."""
+"""Writes a network in a format, reloads what was written and compares it; what computes something else is removed."""
 from __future__ import annotations
 
 import os
@@ -168,7 +168,8 @@ def _written(
 
 
 def _compared(
-  path: pathlib.Path, format: str, written: pathlib.Path, function: Callable[..., Any], inputs: np.ndarray, rounds: bool,
+  path: pathlib.Path, format: str, written: pathlib.Path, function: Callable[..., Any], inputs: np.ndarray,
+  rounds: bool,
 ) -> Report:
   """The report of a written file.
 
