@@ -27,9 +27,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
-from experiments import commands, quantize, reshaping, starting, training
+from experiments import building, commands, quantize, starting
 from experiments.reshaping import Surgery
-from lightjax import artifact, binarize, models
+from lightjax import artifact, binarize, data, models
 from lightjax import quantize as quantization
 from lightjax.core import specs
 from lightjax.core.encoded import Encoded
@@ -141,13 +141,11 @@ def _images(
     half = max(1, len(found) // 2)
     return found[:half][:CALIBRATED], found[half:] if len(found) > 1 else found
   if (folder / 'config.json').is_file():
-    config = _config(folder)
-    built = training.program(config, reshaping.read(folder))
-    splits = ((built.splits.train, CALIBRATED), (built.splits.test, COMPARED))
-    calibration, held = (
-      np.asarray(built.normalize(jnp.asarray(split.take(np.arange(min(count, len(split))))[0])))
-      for split, count in splits)
-    return calibration, held
+    splits = building.read_splits(_config(folder))
+    return tuple(
+      np.asarray(data.normalize(
+        jnp.asarray(split.take(np.arange(min(count, len(split))))[0]), mean=splits.info.mean, std=splits.info.std))
+      for split, count in ((splits.train, CALIBRATED), (splits.test, COMPARED)))  # type: ignore[return-value]
   shape = image or (how.size, how.size, 3)
   noise = np.random.default_rng(0).standard_normal((NOISE, *shape), np.float32)
   return noise[:NOISE // 2], noise[NOISE // 2:]

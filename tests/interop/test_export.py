@@ -59,7 +59,7 @@ def quantized(name):
 
 
 def test_stablehlo_takes_any_batch_on_all_platforms(tmp_path):
-  apply, variables, images = built('mobilenet_v2')
+  apply, variables, images = built('small')
   report = export.save(tmp_path / 'network.stablehlo', apply, variables, images, format='stablehlo')
   loaded = jax_export.deserialize(bytearray(report.path.read_bytes()))
   assert set(loaded.platforms) == {'cpu', 'cuda', 'tpu'}
@@ -134,7 +134,7 @@ def test_scales_of_a_litert_module_are_ours():
   text = marking.text(network)
   for grid in network.grids.values():
     assert f'!quant.uniform<i8:f32, {grid.scale!r}:{grid.zero_point - 128}>' in text
-  assert marking.NAME not in text
+  assert 'stablehlo.composite' not in text
   assert 'stage2/block0/conv1' in text  # the name of an operation is where an error of the converter stands
 
 
@@ -166,7 +166,7 @@ def test_an_operation_without_a_place_is_named_with_its_module():
     onnx_graph.model(simulation.quantize(network, simulation.calibrate(network, images)))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.skipif(bool(export.missing('jax2onnx')), reason=export.missing('jax2onnx'))
 def test_jax2onnx_writes_what_our_writer_does_not_know(tmp_path):
   report = export.save(tmp_path / 'network.onnx', *of_sorted(), format='onnx')

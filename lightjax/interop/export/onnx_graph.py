@@ -199,9 +199,10 @@ class _Graph:
     (step,), given, result = node.steps, node.inputs[0], node.outputs[0]
     shape = self.program.shapes[given]
     scale = np.asarray(node.scale, np.float32)
-    if step.primitive.name == 'reduce_sum' and tuple(step.params['axes']) == (1, 2) and len(shape) == 4:
+    if step.primitive.name == 'reduce_sum' and tuple(step.params['axes']) == (1, 2) and (
+        len(shape) == 4 and scale.size == 1):
       mean = self.emit('GlobalAveragePool', [self.real(given, 'NCHW')])
-      factor = scale * np.float32(shape[1] * shape[2])
+      factor = scale.reshape(()) * np.float32(shape[1] * shape[2])
       rest = len(self.program.shapes[result])
       grid = self.grids.get(result)
       y = mean if np.allclose(factor, 1, rtol=1e-6) else self.emit('Mul', [mean, self.constant(factor)])
@@ -215,8 +216,8 @@ class _Graph:
       y = self.emit('AveragePool', [self.real(given, 'NCHW')], kernel_shape=window, count_include_pad=1,
                     **_pooling(step.params))
       factor = scale * np.float32(math.prod(window))
-      if not np.allclose(factor, 1, rtol=1e-6):
-        y = self.emit('Mul', [y, self.constant(factor)])
+      if not np.allclose(factor, 1, rtol=1e-6):  # an array where windows are cut off at borders
+        y = self.emit('Mul', [y, self.known(factor, 'NCHW')])
       self.put(result, y, 'NCHW', node.low, node.high)
     else:
       (y,) = self.steps(node, self.real)
