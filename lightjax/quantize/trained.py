@@ -40,12 +40,20 @@ def assemble(network: Network, encoded: Encoded, ranges: Limits, *, bits: int = 
     ranges (`activations(shared=True)`) for the very same ones.
   Raises:
     ValueError: what was stored has no place in an integer network (8-bit floats, a scale for a group of inputs, more
-      than 8 bits about zero); the message names the parameter and the remedy.
+      than 8 bits about zero, no layer); the message names the parameter and the remedy.
   Deviations: a channel whose scale is too small for its bias to be an int32 is rounded anew, as `simulation.quantize`
     does it.
   """
-  kernels = {node.name: found for node in network.program.layers
-             if (found := _kernel(node.name, network.layers[node.name], encoded.parameters)) is not None}
+  kernels, used = {}, set()
+  for node in network.program.layers:
+    path, kernel = _kernel(node.name, network.layers[node.name], encoded.parameters)
+    if kernel is not None:
+      kernels[node.name] = kernel
+      used.add(path)
+  lost = sorted(path for path in encoded.parameters if path not in used)
+  if lost:
+    raise ValueError(f'{lost[0]!r} is stored as integers, but no layer of the network computes with its values alone; '
+                     'leave it out of quantization by a rule.')
   grids = _inputs(network, encoded.activations)
   for tensor, (low, high) in ranges.items():
     if tensor not in grids and _is_coded(network, tensor, kernels):
@@ -75,6 +83,10 @@ def _inputs(network: Network, activations: Mapping[str, Sequence[Mapping[str, An
     grid = _grid(module, frozen)
     root = network.program.grids[node.inputs[0]]
     found[root] = _union(found[root], grid) if root in found else grid
+  layers = {node.name.partition('#')[0] for node in network.program.layers}
+  lost = sorted({module for module, calls in activations.items() if calls[0]['bits'] > 1} - layers)
+  if lost:
+    raise ValueError(f'{lost[0]!r} has a range for its input, but is no layer of this network.')
   return found
 
 
@@ -107,15 +119,18 @@ def _is_coded(network: Network, tensor: str, kernels: Mapping[str, Integers]) ->
   return any(node.kind != 'layer' or node.name in kernels for node in readers)
 
 
-def _kernel(name: str, layer: Layer, parameters: Mapping[str, Integers]) -> Integers | None:
-  """The codes of a layer with BatchNorm's factor in their scale; None where its kernel is stored as floats."""
+def _kernel(name: str, layer: Layer, parameters: Mapping[str, Integers]) -> tuple[str, Integers | None]:
+  """Where the codes of a layer are stored, and they with BatchNorm's factor in their scale; None where there are none.
+
+  They are known by their values, those of the layer's module first: a smaller network does not know names of modules.
+  """
   module = re.sub(r'#\d+$', '', name)
-  for path, integers in parameters.items():
-    if path.startswith(f'{module}/') and np.shape(integers.codes) == np.shape(layer.kernel):
-      found = _scaled(_levels(path, integers), np.asarray(layer.kernel, np.float64))
+  for path in sorted(parameters, key=lambda path: not path.startswith(f'{module}/')):
+    if np.shape(parameters[path].codes) == np.shape(layer.kernel):
+      found = _scaled(_levels(path, parameters[path]), np.asarray(layer.kernel, np.float64))
       if found is not None:
-        return found
-  return None
+        return path, found
+  return '', None
 
 
 def _levels(path: str, integers: Integers) -> Integers:

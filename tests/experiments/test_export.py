@@ -17,14 +17,17 @@ from lightjax.quantize import integer
 TINY = str(pathlib.Path(__file__).with_name('tiny_config.py'))
 
 
+def trained(place, **fields):
+  """Folder of a run of a second."""
+  made = configuration.override(
+    configuration.load(TINY), [(field.replace('__', '.'), value) for field, value in fields.items()])
+  return place / unit.run(made, place, lambda progress: None)['id']
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """A run that has lost channels and was trained with 8 bits."""
-  place = tmp_path_factory.mktemp('units')
-  made = configuration.override(configuration.load(TINY), [
-    ('epochs', 1), ('start.config', TINY), ('remove.importance', 'l1'), ('remove.ratio', 0.6),
-    ('compress.stages', ('weights', 'activations'))])
-  return place / unit.run(made, place, lambda progress: None)['id']
+  """A run that was trained with 8 bits."""
+  return trained(tmp_path_factory.mktemp('units'), epochs=1, compress__stages=('weights', 'activations'))
 
 
 def test_codes_and_ranges_of_a_run_reach_the_integers(folder):
@@ -36,11 +39,11 @@ def test_codes_and_ranges_of_a_run_reach_the_integers(folder):
   scales = {calls[0]['scale'] for calls in source.encoded.activations.values()}
   assert scales <= {grid.scale for grid in quantized.grids.values()}
   logits = integer.convert(quantized).apply(jnp.asarray(source.held))
-  simulated = source.rounded(source.variables, source.held)
+  simulated = source.rounded(source.variables, jnp.asarray(source.held))
   assert (logits.argmax(-1) == simulated.argmax(-1)).mean() > 0.95
 
 
-def test_held_images_are_those_of_the_run(folder, tiny):
+def test_held_images_are_those_of_the_run(folder):
   splits = data.load('synthetic', shape=(8, 8, 1), classes=4, examples=152, test_examples=40, validation=0.25)
   images = jnp.asarray(splits.test.take(np.arange(40))[0])
   np.testing.assert_array_equal(
@@ -58,14 +61,22 @@ def test_a_run_becomes_a_file(folder, tmp_path, is_int8):
   assert [path.name for path in tmp_path.iterdir()] == ['network.stablehlo']
 
 
-def test_a_network_without_codes_is_calibrated(tmp_path, tiny):
-  made = configuration.override(tiny(), [('epochs', 1)])
-  folder = tmp_path / unit.run(made, tmp_path, lambda progress: None)['id']
-  source = export.read(folder / 'artifact.ljx')
-  quantized = export.in_integers(source)
-  assert not integer.convert(quantized).floats
-  report = exporting.save_integers(tmp_path / 'network.stablehlo', quantized, source.held, format='stablehlo')
-  assert report.difference == 0
+def test_a_run_without_ranges_and_one_without_codes_are_calibrated(tmp_path):
+  smaller = trained(tmp_path, epochs=1, start__config=TINY, remove__importance='l1', remove__ratio=0.6,
+                    compress__stages=('weights',))
+  whole = next(path.parent for path in tmp_path.glob('*/artifact.ljx') if path.parent != smaller)
+  sizes = []
+  for folder in (whole, smaller):
+    source = export.read(folder / 'artifact.ljx')
+    quantized = export.in_integers(source)
+    assert not integer.convert(quantized).floats
+    sizes.append(sum(kernel.codes.size for kernel in quantized.kernels.values()))
+    stored = [integers.codes.tolist() for integers in source.encoded.parameters.values()]
+    kept = [kernel.codes.tolist() for kernel in quantized.kernels.values()]
+    assert all(codes in kept for codes in stored) and bool(stored) == (folder == smaller)
+    report = exporting.save_integers(tmp_path / 'network.stablehlo', quantized, source.held, format='stablehlo')
+    assert report.difference == 0
+  assert sizes[1] < sizes[0]
 
 
 def test_a_folder_without_a_network_is_refused(tmp_path):

@@ -130,3 +130,12 @@ def test_half_steps_are_twice_as_many_whole_ones():
   found = trained._levels('fc/kernel', Integers(np.int8([[-2, 1]]), np.float32([[0.5]]), 2, np.float32(-0.5)))
   np.testing.assert_array_equal(found.codes, [[-3, 3]])
   np.testing.assert_array_equal(found.decode(), [[-0.75, 0.75]])
+
+
+def test_what_is_stored_and_not_used_is_an_error():
+  network = lowering.lower(lambda variables, x: x @ variables['fc']['kernel'], {'fc': {'kernel': jnp.eye(3)}}, X[0, 0])
+  other = Integers(jnp.ones((3, 3), jnp.int8), jnp.ones((1, 1)), 8)
+  with pytest.raises(ValueError, match="'other/kernel' is stored as integers, but no layer"):
+    trained.assemble(network, Encoded({'other/kernel': other}, {}), {})
+  with pytest.raises(ValueError, match="'other' has a range for its input, but is no layer"):
+    trained.assemble(network, Encoded({}, {'other': [{'scale': 1.0, 'zero_point': 0, 'bits': 8}]}), {})
