@@ -61,7 +61,7 @@ def fresh(name: str, size: int) -> tuple[Form, np.ndarray]:
   return Form(lambda variables, x, **call: model.apply(variables, x, **{'train': False, **call}), variables), images
 
 
-def halved(whole: Form, images: np.ndarray) -> Form:
+def halved(whole: Form, images: Any) -> Form:
   """What is left of a network at half of its multiply-adds."""
   coupling = graph.channels(whole.apply, whole.variables, images[:1])
   kept = selection.choose(
@@ -89,7 +89,7 @@ def sparse(whole: Form, ratio: float) -> Form:
 
 
 def written(
-  folder: pathlib.Path, whole: Form, images: np.ndarray, held: np.ndarray, sparsity: float,
+  folder: pathlib.Path, whole: Form, images: Any, held: np.ndarray, sparsity: float,
 ) -> Iterator[dict[str, Any]]:
   """Export every form in every format.
 
@@ -155,7 +155,7 @@ def time_files(folder: pathlib.Path, threads: int, rounds: int) -> dict[str, flo
   return {name: round(seen.median_ms, 4) for name, seen in measure.side_by_side(calls, rounds=rounds).items()}
 
 
-def compared(name: str, whole: Form, images: np.ndarray, held: np.ndarray, given: Any) -> list[dict[str, Any]]:
+def compared(name: str, whole: Form, images: Any, held: np.ndarray, given: Any) -> list[dict[str, Any]]:
   """The rows of a network."""
   with tempfile.TemporaryDirectory() as place:
     folder = pathlib.Path(place)

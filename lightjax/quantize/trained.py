@@ -150,8 +150,8 @@ def _levels(path: str, integers: Integers) -> Integers:
     raise ValueError(
       f'{path!r} reaches {np.abs(levels).max():.0f} steps from zero, an int8 {MOST_CODE}; train it with symmetric '
       'weights.')
-  return Integers(levels.astype(np.int8), scale.reshape(-1, codes.shape[-1])[:1].reshape(
-    (1,) * (codes.ndim - 1) + (-1,)) / factor, integers.bits)
+  channels = scale.reshape(-1, codes.shape[-1])[0].reshape((1,) * (codes.ndim - 1) + (-1,))
+  return integers._replace(codes=levels.astype(np.int8), scale=channels / factor, zero_point=None)
 
 
 def _scaled(integers: Integers, kernel: np.ndarray) -> Integers | None:

@@ -9,10 +9,11 @@ import pytest
 from jax import export as jax_export
 from jax import lax
 
-from lightjax import models
+from lightjax import graph, models
 from lightjax.interop import export
 from lightjax.interop.export import marking, onnx_graph, processes, saving
 from lightjax.nn.layers import ConvNorm
+from lightjax.prune import surgery
 from lightjax.quantize import integer, lowering, simulation
 
 NETWORKS = {'lenet5': ({}, (28, 28, 1)), 'resnet8': ({}, (16, 16, 3)),
@@ -67,6 +68,17 @@ def test_stablehlo_takes_any_batch_on_all_platforms(tmp_path):
     np.testing.assert_allclose(loaded.call(images[:batch]), apply(variables, images[:batch]), atol=1e-5)
   assert report.size_bytes == report.path.stat().st_size and report.examples == report.same == 8
   assert [path.name for path in tmp_path.iterdir()] == ['network.stablehlo']
+
+
+def test_a_network_without_some_channels_takes_any_batch_as_well(tmp_path):
+  apply, variables, images = built('lenet5')
+  coupling = graph.channels(apply, variables, images[:1])
+  half = {group.name: np.arange(group.size) % 2 == 0 for group in coupling.prunable}
+  smaller = surgery.remove(apply, coupling, variables, half)
+  report = export.save(
+    tmp_path / 'network.stablehlo', smaller.apply, smaller.variables, images, format='stablehlo')
+  logits = jax_export.deserialize(bytearray(report.path.read_bytes())).call(images[:3])
+  np.testing.assert_allclose(logits, smaller.apply(smaller.variables, jnp.asarray(images[:3])), atol=1e-5)
 
 
 def test_integers_as_stablehlo_are_bit_identical(tmp_path):

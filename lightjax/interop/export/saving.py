@@ -18,7 +18,7 @@ from lightjax.core import modes
 from lightjax.core.typing import Variables
 from lightjax.interop.export import marking, onnx_graph, processes
 from lightjax.interop.export.errors import ExportError
-from lightjax.quantize import integer, lowering
+from lightjax.quantize import integer, lowering, program
 from lightjax.quantize.simulation import Quantized
 
 __all__ = ['FORMATS', 'Report', 'save', 'save_integers']
@@ -82,7 +82,7 @@ def save(
 
   def write(place: pathlib.Path) -> None:
     if format == 'stablehlo':
-      place.write_bytes(_stablehlo(lambda x: apply(variables, x), inputs.shape[1:]))
+      place.write_bytes(_any_batch(apply, variables, inputs.shape[1:]))
     elif format == 'onnx':
       _onnx(apply, variables, inputs.shape[1:], place)
     else:
@@ -125,6 +125,15 @@ def save_integers(
 def _in_float(apply: Callable[..., Any], variables: Variables, shape: tuple[int, ...]) -> Quantized:
   """The program of a network, its BatchNorm folded, without codes."""
   return Quantized(lowering.lower(apply, variables, jax.ShapeDtypeStruct((1, *shape), jnp.float32)), {}, {})
+
+
+def _any_batch(apply: Callable[..., Any], variables: Variables, shape: tuple[int, ...]) -> bytes:
+  """StableHLO of a network, or of its program for one image, mapped, where a batch size without a value stops it."""
+  try:
+    return _stablehlo(lambda x: apply(variables, x), shape)
+  except ExportError:
+    network = _in_float(apply, variables, shape).network
+    return _stablehlo(lambda x: program.run(network, x), shape)
 
 
 def _onnx(apply: Callable[..., Any], variables: Variables, shape: tuple[int, ...], place: pathlib.Path) -> None:
