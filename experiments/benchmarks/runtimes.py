@@ -121,7 +121,7 @@ def written(
 def _same(format: str, path: pathlib.Path, held: np.ndarray, choices: np.ndarray) -> int:
   """On how many images a file chooses as the whole network in JAX does."""
   call = opened(format, path, 1)
-  return sum(int(np.asarray(call(held[i:i + 1])).argmax()) == choices[i] for i in range(len(held)))
+  return sum(int(np.asarray(call(held[i:i + 1])).argmax()) == int(choices[i]) for i in range(len(held)))
 
 
 def opened(format: str, path: pathlib.Path, threads: int) -> Callable[[np.ndarray], Any]:
