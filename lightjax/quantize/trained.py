@@ -151,7 +151,7 @@ def _levels(path: str, integers: Integers) -> Integers:
       f'{path!r} reaches {np.abs(levels).max():.0f} steps from zero, an int8 {MOST_CODE}; train it with symmetric '
       'weights.')
   channels = scale.reshape(-1, codes.shape[-1])[0].reshape((1,) * (codes.ndim - 1) + (-1,))
-  return integers._replace(codes=levels.astype(np.int8), scale=channels / factor, zero_point=None)
+  return integers._replace(codes=jnp.asarray(levels, jnp.int8), scale=channels / factor, zero_point=None)
 
 
 def _scaled(integers: Integers, kernel: np.ndarray) -> Integers | None:
