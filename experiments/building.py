@@ -119,8 +119,7 @@ def masked(config: ml_collections.ConfigDict, surgery: Surgery, stage: Transform
 def _build(
   config: ml_collections.ConfigDict, teacher: Teacher | None, surgery: Surgery, stages_: Sequence[Transform] = (),
 ) -> Program:
-  splits = _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
-  splits = _trained_on(splits, tuple(config.data.only), config.data.per_class)
+  splits = _trained_on(read_splits(config), tuple(config.data.only), config.data.per_class)
   info = splits.info
   model = network(config, classes=info.classes)
   example = jax.ShapeDtypeStruct((1, *info.shape), jnp.float32)
@@ -239,6 +238,11 @@ def loss_function(config: ml_collections.ConfigDict) -> Callable[[Array, Array, 
 
   specs.call(probe, {}, field='loss')
   return function
+
+
+def read_splits(config: ml_collections.ConfigDict) -> data.Splits:
+  """The data that `config.data` names, all of it."""
+  return _splits(config.data.name, config.data.dir, config.data.validation, _data_options(config))
 
 
 def _data_options(config: ml_collections.ConfigDict) -> tuple[tuple[str, Any], ...]:
