@@ -135,7 +135,8 @@ class Killed(BaseException):
   """The process ends here, as far as files can tell."""
 
 
-@pytest.mark.parametrize('name', SEARCHES)
+@pytest.mark.parametrize('name', [
+  pytest.param(name, marks=() if name == 'netadapt' else pytest.mark.exhaustive) for name in SEARCHES])
 def test_a_search_stopped_anywhere_loses_no_row_and_ends_alike(name, config, tmp_path, monkeypatch):
   made = config(**SEARCHES[name])
   whole = unit.run(made, tmp_path / 'whole', silent)
