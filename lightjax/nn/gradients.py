@@ -2,8 +2,8 @@
 
 A dense block's feature map is read by all later layers, and its gradient is a sum with one term for each. XLA's CPU
 backend joins that sum with everything that reads it and computes it again in every place: work and code grow with the
-square of the layers. 32 layers of 12 channels at 16x16 compiled in 17 s for 40 s, and took 0.64 of the time, with the
-sum computed once.
+square of the layers. With the sum computed once, 32 layers of 12 channels compiled in 17 s for 40 s, and a training
+step of DenseNet-BC-100 fell from 2.83 to 1.47 times that of PyTorch (batch 64, 2 cores).
 """
 from __future__ import annotations
 
